@@ -1,0 +1,121 @@
+"""Data sets by name: `load`, `names`, `describe`, `fetch`.
+
+`load` imports the one module it needs, so importing this package stays fast. The classes for data of your own
+(`ArrayData`, `Renderer`, `Factor`, `FactorSpace`, laws) are in `data.base`, `data.factors` and `data.laws`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from disentkit.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from disentkit.data.base import Data
+
+# A row each: load and fetch are "module:function" (fetch "" where there is nothing to fetch), the rest is for people.
+_SETS = {
+    "dsprites": {
+        "load": "disentkit.data.dsprites:load",
+        "fetch": "disentkit.data.dsprites:fetch",
+        "factors": "shape 3, scale 6, orientation 40, x 32, y 32",
+        "images": "737,280",
+        "size": "64x64 grey, also 32 and 16",
+        "licence": "Apache-2.0",
+        "download": "none; real file 26 MB",
+        "note": "drawn from its geometry, any value between grid points; source=FILE reads the real pictures (3 GB)",
+    },
+    "digits": {
+        "load": "disentkit.data.digits:load_digits",
+        "fetch": "",
+        "factors": "digit 10",
+        "images": "1,797",
+        "size": "8x8 grey, enlarged to 32 or any size",
+        "licence": "CC BY 4.0 (UCI)",
+        "download": "none",
+        "note": "real handwriting, comes with scikit-learn",
+    },
+    "mnist": {
+        "load": "disentkit.data.digits:load_mnist",
+        "fetch": "disentkit.data.digits:fetch_mnist",
+        "factors": "digit 10",
+        "images": "60,000 and 10,000",
+        "size": "28x28 grey, or 32x32 with a border",
+        "licence": "CC BY-SA 3.0",
+        "download": "12 MB",
+        "note": "split='train' or 'test'; source=FOLDER where the files lie elsewhere",
+    },
+    "folder": {
+        "load": "disentkit.data.folder:load",
+        "fetch": "",
+        "factors": "none",
+        "images": "yours",
+        "size": "any, colour or grey",
+        "licence": "yours",
+        "download": "none",
+        "note": "path=FOLDER of your own pictures",
+    },
+}
+
+
+def names() -> list[str]:
+    """The data sets that `load` knows."""
+    return list(_SETS)
+
+
+def describe() -> list[dict[str, str]]:
+    """A row per data set: name, factors, images, size, licence, download, note."""
+    shown = ("factors", "images", "size", "licence", "download", "note")
+    return [{"name": name} | {key: row[key] for key in shown} for name, row in _SETS.items()]
+
+
+def load(name: str, **options: Any) -> Data:
+    """The data set `name`; its options are those of its module's loader.
+
+    Raises UserError for an unknown name or option and for missing or broken files.
+    """
+    loader = _function(_SETS[one_of("data set", name, _SETS)]["load"])
+    parameters = inspect.signature(loader).parameters
+    for option in options:
+        one_of(f"option for data set '{name}':", option, parameters)
+    needed = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
+    if needed:
+        raise UserError(f"data set '{name}' needs {', '.join(f'{option}=...' for option in needed)}")
+    return loader(**options)
+
+
+def fetch(name: str) -> Path:
+    """Download the real files of a data set, check them, and return where they lie. Raises UserError, also offline."""
+    place = _SETS[one_of("data set", name, _SETS)]["fetch"]
+    if not place:
+        raise UserError(f"data set '{name}' needs no download")
+    return _function(place)()
+
+
+def folder_of(name: str) -> Path:
+    """Where `fetch` puts the files of a data set."""
+    from disentkit import runs
+
+    return runs.home() / "datasets" / name
+
+
+def download(url: str, file: str, md5: str, folder: str) -> Path:
+    """Fetch one file into `folder_of(folder)` unless it lies there whole; raise UserError where that fails."""
+    import pooch
+
+    path = folder_of(folder) / file
+    try:
+        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=file, path=path.parent, progressbar=True)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"could not fetch {url} ({why}); put it by hand at {path}") from None
+    return path
+
+
+def _function(place: str) -> Callable:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,38 @@
+"""The methods: one file per paper or family, each a frozen `Settings`, its `PRESETS` and a learner."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from disentkit.errors import UserError, one_of
+
+# name -> (module, learner class); a new method needs its file and one line here.
+METHODS = {
+    "vae": ("disentkit.methods.vae", "VAE"),
+    "betavae": ("disentkit.methods.vae", "BetaVAE"),
+    "factorvae": ("disentkit.methods.factorvae", "FactorVAE"),
+}
+
+
+def learner_class(name: str) -> type:
+    """The learner class of a method's name; raises UserError for an unknown one."""
+    module, cls = METHODS[one_of("method", name, METHODS)]
+    return getattr(importlib.import_module(module), cls)
+
+
+def settings_class(method: str) -> type:
+    """The frozen dataclass `Settings` that stands in the method's file."""
+    return sys.modules[learner_class(method).__module__].Settings
+
+
+def settings_for(method: str, data: str, preset: str):
+    """The settings of a preset on a data set; raises UserError for unknown methods, presets and pairs."""
+    presets = learner_class(method).PRESETS
+    one_of("preset", preset, dict.fromkeys(p for p, _ in presets))
+    if (preset, data) not in presets:
+        pairs = ", ".join(f"{p}/{d}" for p, d in presets)
+        raise UserError(
+            f"{method} has no preset '{preset}' for data '{data}'; it has {pairs}. Or give your own settings=."
+        )
+    return presets[preset, data]

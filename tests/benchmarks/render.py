@@ -1,0 +1,30 @@
+"""How many dSprites pictures are drawn per second. Run: python tests/benchmarks/render.py"""
+
+import time
+
+import torch
+
+from disentkit.data.dsprites import DSprites
+from disentkit.data.laws import Grid
+
+
+def rate(size: int, batch: int, seconds: float = 0.5) -> float:
+    """Images per second: the best of the single renders that fit into `seconds`, for the machine may be shared."""
+    renderer = DSprites(size)
+    values = Grid().draw(renderer.space, batch, torch.Generator().manual_seed(0))
+    renderer.render(values)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        renderer.render(values)
+        best = min(best, time.perf_counter() - start)
+    return batch / best
+
+
+if __name__ == "__main__":
+    print(f"{'threads':>7} {'pixels':>6} {'batch':>5} {'images/s':>9}")
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for size in (64, 32):
+            for batch in (64, 128, 256, 512):
+                print(f"{threads:7} {size:6} {batch:5} {rate(size, batch):9,.0f}", flush=True)

@@ -1,0 +1,75 @@
+"""A careless user loses nothing: what a refusal, a second training, a full GPU or a full disk leave behind."""
+
+import errno
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from disentkit import checkpoints, metrics, runs, training, workbench
+from disentkit.data.base import ArrayData
+from disentkit.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+def smoke(method: str, **options) -> workbench.Run:
+    return workbench.train(method, **{"preset": "smoke", "device": "cpu", "threads": 1, "say": toys.quiet} | options)
+
+
+def test_a_refused_training_takes_nothing_away(monkeypatch):
+    """resume=False forgets the interrupted one only where the new one can begin."""
+    kept = runs.home() / "working" / "vae-dsprites-smoke-s0" / checkpoints.CHECKPOINT
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"hours")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for options in ({"device": "cuda"}, {"precision": "half"}, {"threads": -1}, {"lr": 0}, {"minutes": "x"}):
+        with pytest.raises(UserError):
+            smoke("vae", resume=False, **options)
+    assert kept.read_bytes() == b"hours"
+
+
+def test_two_trainings_of_one_name_at_once(monkeypatch):
+    fit, working = training.fit, runs.home() / "working"
+
+    def another(*args, **options):
+        with pytest.raises(UserError, match=f"is being trained at this moment, by process {os.getpid()}. Wait for it"):
+            smoke("vae", resume=False, steps=2)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(training, "fit", another)
+    smoke("vae", steps=2)
+    assert not list(working.iterdir())
+    (working / "vae-dsprites-smoke-s0.running").write_text(f"{os.getpid()} 1.0 {platform.node()}")  # left by a kill
+    monkeypatch.setattr(training, "fit", fit)
+    assert smoke("vae", steps=2).card["stopped"] == "done"
+
+
+@pytest.mark.parametrize("place", [torch.nn.Module, ArrayData])
+def test_a_gpu_that_is_full_from_the_start(monkeypatch, place):
+    def full(self, *args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(place, "to", full)
+    with pytest.raises(UserError, match="the GPU is out of memory at batch 16. Take settings with batch=8"):
+        smoke("vae", data=ArrayData(np.zeros((4, 32, 32), np.uint8)))
+
+
+def test_a_full_disk_does_not_take_the_scores(monkeypatch, capsys):
+    for name in ("factorvae_score", "betavae_score", "mig"):
+        monkeypatch.setattr(metrics, name, lambda *args, **options: 1.0)
+    run = smoke("vae", steps=2)
+    card = (run.path / "card.json").read_text()
+
+    def full(self, *args, **options):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert workbench.score(run) == run.card["scores"]
+    assert "could not be written (No space left on device), so it has not these scores" in capsys.readouterr().out
+    assert (run.path / "card.json").read_text() == card and not (run.path / ".card.json").exists()
