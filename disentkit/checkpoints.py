@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import platform
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import torch
+from filelock import FileLock, Timeout
 
 from disentkit.errors import UserError
 
 CHECKPOINT = "checkpoint.pt"
 BEFORE = "checkpoint-before.pt"
 ANEW = "to start anew, train with resume=False (--anew) or delete that folder"
-KEYS = {"identity", "step", "rows", "learner", "optimizers", "rng", "data_rng", "pending"}  # of every checkpoint
+KEYS = {
+    "identity", "step", "rows", "seconds", "threads", "dtype", "learner", "optimizers", "rng", "data_rng", "pending",
+}  # of every checkpoint  # fmt: skip
 
 
 def save_checkpoint(folder: Path, state: dict) -> str | None:
@@ -74,29 +75,40 @@ def check_identity(then: dict | None, now: dict | None, folder: Path) -> None:
 def alone(folder: Path):
     """Raise UserError where a living process trains in `folder`; keep others out for the time of the block.
 
-    A mark beside the folder names the process. Two trainings of one name would overwrite each other's checkpoints.
+    Two trainings of one name would overwrite each other's checkpoints. The lock lies beside the folder and is the
+    system's own, so a process that is killed holds it no longer.
     """
-    mark = folder.with_name(folder.name + ".running")
-    if (pid := _living(mark)) is not None:
-        raise UserError(
-            f"'{folder.name}' is being trained at this moment, by process {pid}. Wait for it, stop it, or set "
-            "DISENTKIT_HOME to another folder."
-        )
-    with suppress(OSError):  # a disk that refuses the mark is no reason not to train
+    lock = _lock(folder)
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(f"{os.getpid()} {psutil.Process().create_time()} {platform.node()}")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"'{folder.name}' is being trained at this moment, by another process or notebook. Wait for it, stop it, "
+            "or set DISENTKIT_HOME to another folder."
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a disk that refuses the lock is no reason not to train
     try:
         yield
     finally:
-        with suppress(OSError):
-            mark.unlink(missing_ok=True)
+        lock.release()
 
 
-def _living(mark: Path) -> int | None:
-    """The process that a mark names, None where it is gone (killed, or its number went to another) or elsewhere."""
+def is_trained(folder: Path) -> bool:
+    """True while a living process trains in `folder`."""
+    if not folder.parent.is_dir():
+        return False
+    lock = _lock(folder)
     try:
-        pid, born, machine = mark.read_text().split(" ", 2)
-        there = machine == platform.node() and abs(psutil.Process(int(pid)).create_time() - float(born)) < 5
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return int(pid) if there else None
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(folder.name + ".lock"), thread_local=False)

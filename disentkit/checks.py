@@ -47,8 +47,17 @@ def exercise(
     if test is not None:
         assert test(answer), f"{name}: not yet. {hint}"
     else:
-        ours, theirs = (np.asarray(torch.as_tensor(value).detach(), dtype=np.float64) for value in (answer, expected))
+        ours, theirs = (_numbers(value) for value in (answer, expected))
+        assert ours is not None, f"{name}: give a number, an array or a tensor, not {type(answer).__name__}. {hint}"
         assert ours.shape == theirs.shape, f"{name}: the shape is {ours.shape}, it should be {theirs.shape}. {hint}"
         off = float(np.abs(ours - theirs).max(initial=0))
         assert off <= tolerance, f"{name}: off by {off:.3g}, allowed is {tolerance:g}. {hint}"
     print(f"{name}: right")
+
+
+def _numbers(value) -> np.ndarray | None:
+    """The value as an array of float64, None where it is no number."""
+    try:
+        return np.asarray(torch.as_tensor(value).detach().cpu(), dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None

@@ -20,7 +20,7 @@ Learn disentangled representations: notebooks, models to train, sliders to drag.
 A run is a trained model with its papers, kept in a folder under DISENTKIT_HOME (default: data/local in the checkout).
 
 A preset says how large and how long: smoke (seconds, proves only that it runs), quick (two to three minutes on two
-CPU cores, scored), course (64 pixels, minutes on a GPU, an hour or two on a CPU), paper (the paper's own setting)."""
+CPU cores, scored), course (64 pixels, an hour or two on a CPU), paper (the published size and length, for a GPU)."""
 
 EXAMPLES = """\
 examples:
@@ -62,12 +62,35 @@ picture. Takes seconds at smoke, two to three minutes at quick, an hour or two a
   disentkit train betavae --set beta=8 --set steps=2000
   disentkit train factorvae --preset paper --device cuda --minutes 60"""
 
+SWEEP = """\
+Trains and scores every combination of the values from every seed, and writes a table with a row per member, csv, which
+grows while the sweep runs: by default DISENTKIT_HOME/sweeps/METHOD-DATA-PRESET.csv. Each member is an ordinary run.
+The same command goes on where it stopped: nothing that is finished is done again, and what failed is tried again. On
+the CPU every member takes one thread, so the numbers do not depend on --jobs. Takes as long as its trainings.
+
+  disentkit sweep factorvae --set gamma=10,20,40 --seeds 10
+  disentkit sweep betavae --set beta=1,4 --set lr=1e-4,1e-3 --seeds 0,1,4 --preset course --out table.csv
+  disentkit sweep factorvae --set gamma=10,40 --seeds 3 --probe-every 500
+
+measures: full (what `disentkit score` takes), scores (the same three from 10,000 encoded pictures, in seconds), recon
+(reconstruction error on fixed pictures), tc (total correlation), none."""
+
 SCORE = """\
 FactorVAE score (pruned and unpruned), beta-VAE score, MIG, and for every latent the factor it follows. Writes the
 scores into the run's card (not into a shipped one). Encodes about 400,000 pictures: half a minute at 32 pixels, a few
 minutes at 64 on a CPU."""
 
 FETCH = "Downloads to DISENTKIT_HOME/datasets, checks every file, and downloads nothing twice."
+
+EXPORT = """\
+For other programs: one npz (images, factors, names), or a folder of png pictures with factors.csv, which --data folder
+reads again. The whole set is written, a drawn one in the order of its grid; --images N takes fewer, drawn with the
+seed. It is called NAME.npz or NAME in DIR and appears only when it is whole; nothing is overwritten. A minute or two
+for the 737,280 pictures of dsprites as npz, several times that as a folder.
+
+  disentkit data export dsprites --out exports --images 10000 --size 32
+  disentkit data export digits --out exports --format folder
+  disentkit data export celeba --out exports --set path=CelebA --set crop=148"""
 
 LIST = "Your own, newest first, then the shipped ones, then trainings that were interrupted. Writes nothing."
 
@@ -116,14 +139,27 @@ def parser() -> Parser:
 
     _train_arguments(_add(at, "train", commands.train, "train a method on a data set", TRAIN))
 
+    sweep = _add(at, "sweep", commands.sweep, "train a method over settings and seeds, into one table", SWEEP)
+    _sweep_arguments(sweep)
+
     score = _add(at, "score", commands.score, "measure how disentangled a run is", SCORE)
     score.add_argument("run", metavar="RUN", help="a run of `disentkit runs list`, or the path of its folder")
 
-    data = _add(at, "data", None, "list the data sets, fetch their real files", "No download is needed to begin with.")
+    data = _add(at, "data", None, "list, fetch or export the data sets", "No download is needed to begin with.")
     data = data.add_subparsers(metavar="COMMAND", required=True)
     _add(data, "list", commands.data_list, "list the data sets", "Their factors, images, size, licence, download.")
     fetch = _add(data, "fetch", commands.data_fetch, "download the real files of a data set", FETCH)
-    fetch.add_argument("name", metavar="NAME", help="dsprites or mnist; the others need no download")
+    fetch.add_argument("name", metavar="NAME", help="dsprites or mnist; told for each of the others what it needs")
+
+    export = _add(data, "export", commands.data_export, "write a data set to files for other programs", EXPORT)
+    export.add_argument("name", metavar="NAME", help="a data set of `disentkit data list`")
+    export.add_argument("--out", metavar="DIR", required=True, help="the folder to write into; made where missing")
+    export.add_argument("--format", metavar="F", default="npz", help="npz or folder (%(default)s)")
+    export.add_argument("--images", metavar="N", type=commands.count, help="so many, drawn; left out, all")
+    export.add_argument("--size", metavar="S", type=commands.count, help="side of the pictures in pixels")
+    export.add_argument("--seed", metavar="S", type=commands.whole, default=0, help="of the draw (%(default)s)")
+    option = "an option of the set's loader, for example split=test; may be given several times"
+    export.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="options", help=option)
 
     runs = _add(at, "runs", None, "list the runs, remove some", "A run is a trained model with its papers.")
     runs = runs.add_subparsers(metavar="COMMAND", required=True)
@@ -155,7 +191,28 @@ def _train_arguments(train: Parser) -> None:
     change = "change one setting of the preset, for example gamma=40; may be given several times"
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="changes", help=change)
     add("--anew", action="store_true", help="forget an interrupted training of this name")
-    add("--path", metavar="FOLDER", help="your pictures, for --data folder")
+    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs or faces")
+
+
+def _sweep_arguments(sweep: Parser) -> None:
+    add = sweep.add_argument
+    add("method", metavar="METHOD", help=", ".join(METHODS))
+    values = "the values of one setting, for example gamma=10,20,40; may be given for several settings"
+    add("--set", metavar="NAME=A,B,C", action="append", default=[], dest="grid", help=values)
+    add("--seeds", metavar="N", type=commands.seeds, default=[0], help="10 for seeds 0 to 9, or a list: 0,1,4 (0)")
+    add("--data", metavar="D", default="dsprites", help="a data set of `disentkit data list` (%(default)s)")
+    add("--preset", metavar="P", default="quick", help="smoke, quick, course or paper (%(default)s)")
+    add("--out", metavar="TABLE.csv", help="the table; several sweeps may share one")
+    add("--measures", metavar="M,..", help="full, scores, recon, tc or none; left out, full where there are factors")
+    add("--probe-every", metavar="K", type=commands.count, help="measure every K steps of each training, too")
+    add("--probes", metavar="M,..", help="what to measure then: scores, recon, tc; left out, scores")
+    add("--jobs", metavar="N", type=commands.count, help="members at the same time; left out, as many as idle cores")
+    add("--together", metavar="N", type=commands.count, default=1, help="seeds side by side in one process, for a GPU")
+    add("--backend", metavar="B", default="loky", help="loky (processes of this machine) or dask (%(default)s)")
+    add("--scheduler", metavar="ADDRESS", help="of the dask cluster, for example tcp://node1:8786")
+    add("--device", metavar="D", default="auto", help="auto (CUDA, else CPU), cpu, cuda or mps")
+    add("--precision", metavar="P", help="auto (bf16 where the hardware has it; paper: float32), float32 or bf16")
+    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs or faces")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

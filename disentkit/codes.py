@@ -164,7 +164,12 @@ class CodeSpace:
         return self[name].write(self.check(codes), value)
 
     def check(self, codes: Tensor) -> Tensor:
-        """Return `codes` if they are (N, D); raise ValueError otherwise."""
+        """Return `codes` as float32 (N, D), torch or numpy; raise ValueError for anything else."""
+        try:
+            # A tensor stays where it is; `as_tensor` would move it to the default device.
+            codes = codes.float() if isinstance(codes, Tensor) else torch.as_tensor(codes, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"codes must be a tensor or an array, not {type(codes).__name__}") from None
         if codes.ndim != 2 or codes.shape[1] != self.size:
             raise ValueError(f"codes must be (N, {self.size}), not {tuple(codes.shape)}")
         return codes
@@ -238,3 +243,11 @@ class CodeSpace:
 def gaussian_blocks(d: int) -> CodeSpace:
     """d scalar blocks z0 ... z(d-1) under N(0, 1): the code of the whole VAE family."""
     return CodeSpace(Block(f"z{j}", "gaussian") for j in range(d))
+
+
+KL_DEAD = 0.01  # nats; a latent with less mean KL than this has collapsed to its prior
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, sigma^2) || N(0, 1)) in nats, of each number by itself."""
+    return 0.5 * (mu.square() + logvar.exp() - logvar - 1)

@@ -6,6 +6,7 @@ Every command takes the parsed arguments, prints to stdout and returns its exit 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +61,46 @@ def train(args) -> int:
     return 0
 
 
+def sweep(args) -> int:
+    from disentkit import data, sweeps
+    from disentkit.methods import settings_for
+
+    one_of("data set", args.data, data.names())
+    plain = settings_for(args.method, args.data, args.preset)
+    grid = {}
+    for pair in args.grid:
+        name, equals, values = pair.partition("=")
+        if name in grid:
+            raise UserError(f"--set {name} is given twice; put all its values into one: --set {name}=10,20")
+        pairs = [f"{name}={value}" for value in values.split(",")] if equals else [pair]
+        grid |= {name: [_changes([one], plain)[name] for one in pairs]}
+    if args.probes and not args.probe_every:
+        raise UserError("--probes needs --probe-every K: how many steps lie between two measurements")
+    asked = {"measures": args.measures, "probes": (args.probes or "scores") if args.probe_every else "none"}
+    asked = {key: None if text is None else [m for m in text.split(",") if m != "none"] for key, text in asked.items()}
+    out = args.out or sweeps.usual_place(args.method, args.data, args.preset)
+    try:
+        rows = sweeps.sweep(
+            args.method, grid, seeds=args.seeds, data=args.data, preset=args.preset, out=out, jobs=args.jobs,
+            backend=args.backend, scheduler=args.scheduler, together=args.together, probe_every=args.probe_every,
+            device=args.device, precision=args.precision, **asked,
+            data_options={"path": args.path} if args.path is not None else None,
+        )  # fmt: skip
+    except ValueError as error:  # of the data: sizes and values that cannot be
+        raise UserError(str(error).splitlines()[0]) from None
+    except KeyboardInterrupt:
+        print("disentkit: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    means = sweeps.means(args.method, rows, list(grid))
+    if len(means):
+        print("\n" + table(means.values.tolist(), list(means.columns)))
+    print(f"\nmean and, in brackets, standard deviation over the seeds; every row: {out}")
+    failed = int(rows["failed"].notna().sum())
+    if failed:
+        print(f"disentkit: {failed} of {len(rows)} failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def score(args) -> int:
     from disentkit import workbench
 
@@ -100,8 +141,22 @@ def data_fetch(args) -> int:
     return 0
 
 
+def data_export(args) -> int:
+    from disentkit import data
+    from disentkit.data.export import export
+
+    pairs = [*args.options, *([f"size={args.size}"] if args.size is not None else [])]
+    try:
+        loaded = data.load(args.name, **_data_options(pairs, data.options_of(args.name)))
+        print(export(loaded, args.out, args.format, args.images, args.seed))
+    except ValueError as error:  # of the data: sizes and values that cannot be
+        raise UserError(str(error).splitlines()[0]) from None
+    return 0
+
+
 def runs_list(args) -> int:
     from disentkit import runs
+    from disentkit.checkpoints import is_trained
     from disentkit.training import duration
 
     rows = []
@@ -116,7 +171,8 @@ def runs_list(args) -> int:
         except (UserError, KeyError, TypeError, ValueError):
             rows.append((folder.name, where, "?", "?", "card unreadable", "-", megabytes(folder)))
     for folder in _working(runs.home()):
-        rows.append((f"working/{folder.name}", "own", "?", "?", "interrupted", "-", megabytes(folder)))
+        ended = "running" if is_trained(folder) else "interrupted"
+        rows.append((f"working/{folder.name}", "own", "?", "?", ended, "-", megabytes(folder)))
     if not rows:
         print("no runs yet. Train one with: disentkit train factorvae --preset quick")
         return 0
@@ -129,9 +185,12 @@ def runs_rm(args) -> int:
     import shutil
 
     from disentkit import runs
+    from disentkit.checkpoints import is_trained
 
     working = {f"working/{folder.name}": folder for folder in _working(runs.home())}
     folders = {name: working.get(name) or runs.find(name) for name in args.names}  # all of them, before one is removed
+    if busy := [name for name in args.names if name in working and is_trained(working[name])]:
+        raise UserError(f"{busy[0]} is being trained at this moment, so it stays; nothing was removed")
     for name, folder in folders.items():
         size = megabytes(folder)
         if name in working:
@@ -182,12 +241,39 @@ def _changes(pairs: list[str], settings) -> dict:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, for example --set gamma=40, not '{pair}'")
-        kind = type(getattr(settings, one_of("setting", name, [f.name for f in fields(settings)])))
+        known = {f.name: f for f in fields(settings)}
+        kind, least = type(getattr(settings, one_of("setting", name, known))), known[name].metadata.get("least", 1)
         try:
-            changes[name] = count(text) if kind is int else number(text) if kind is float else text
+            changes[name] = whole(text, least) if kind is int else number(text) if kind is float else text
         except argparse.ArgumentTypeError as error:
             raise UserError(f"--set {name}: {error}") from None
     return changes
+
+
+def _data_options(pairs: list[str], parameters) -> dict:
+    """{"size": 32, "color": False} from ["size=32", "color=false"], each of a type that the loader's parameter has."""
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set takes NAME=VALUE, for example --set size=32, not '{pair}'")
+        kinds = re.findall(r"\w+", str(parameters[one_of("option", name, parameters)].annotation))
+        try:
+            if text.lower() == "none" and "None" in kinds:
+                options[name] = None
+            elif "bool" in kinds:
+                options[name] = {"true": True, "false": False}[text.lower()]
+            elif "int" in kinds or "float" in kinds:
+                options[name] = count(text) if "int" in kinds else number(text)
+            elif "str" in kinds:
+                options[name] = text
+            else:
+                raise UserError(f"--set {name}: this option cannot be written on a command line")
+        except KeyError:
+            raise UserError(f"--set {name}: '{text}' is neither true nor false") from None
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"--set {name}: {error}") from None
+    return options
 
 
 def number(text: str) -> float:
@@ -199,6 +285,13 @@ def number(text: str) -> float:
     if not abs(value) < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
     return value
+
+
+def seeds(text: str) -> list[int]:
+    """[0, 1, 2] from "3", [0, 4] from "0,4", [7] from "7,"."""
+    if "," in text:
+        return [whole(part) for part in text.removesuffix(",").split(",")]
+    return list(range(count(text)))
 
 
 def positive(text: str) -> float:

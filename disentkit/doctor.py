@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from disentkit import __version__, machine, runs
+from disentkit import __version__, machine
 from disentkit.errors import UserError
+from disentkit.places import CHECKOUT, writable_home
 
 GPU_ENOUGH = 3.0  # GB free: FactorVAE at 64 pixels with its discriminator, the CUDA context included
 RAM_ENOUGH = 2.0  # GB free: a notebook's kernel with PyTorch, pictures and a training at 64 pixels
@@ -70,7 +71,7 @@ def advice(gpu_free: float | None) -> tuple[str, str]:
         return "quick", "no GPU; two to three minutes a training on two cores, scored"
     if gpu_free < GPU_ENOUGH:
         return "quick", f"the GPU has only {gpu_free:.1f} GB free, others may use it; take device='cpu'"
-    return "course", "there is a GPU; five to ten minutes a training, hours with 'paper', the paper's own setting"
+    return "course", "there is a GPU; 'course' takes an hour on a CPU, on a GPU it was not timed; 'paper' takes longest"
 
 
 def _processor() -> str:
@@ -108,7 +109,7 @@ def _memory(problems: list[str]) -> str:
 
 def _home(problems: list[str]) -> str:
     try:
-        folder = runs.home()
+        folder = writable_home()
     except UserError as error:
         problems.append(str(error))
         return "cannot be written, see below"
@@ -120,7 +121,7 @@ def _home(problems: list[str]) -> str:
 
 def _versions(lock: Path | None = None) -> str:
     """How the installed packages compare with requirements.lock; a version of torch counts without its +cpu, +cu130."""
-    lock = lock or runs.CHECKOUT / "requirements.lock"
+    lock = lock or CHECKOUT / "requirements.lock"
     if not lock.is_file():
         return "not compared: no checkout with a requirements.lock here"
     wanted = dict(line.split("==") for line in lock.read_text().split() if "==" in line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+import numpy as np
 import psutil
 import torch
 
@@ -56,11 +57,17 @@ def idle_cores(seconds: float = 0.3) -> int:
     return max(1, min(len(mine) - round(busy), torch.get_num_threads() or 1))
 
 
+def streams(seed: int) -> tuple[int, int, int]:
+    """Seeds of three streams of numbers that share nothing: for the weights, for the data, for the steps' own draws."""
+    weights, data, step = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(3, np.uint64))
+    return weights, data, step
+
+
 @contextmanager
 def seeded(seed: int):
     """Draws of the global generator, from which layers get their weights, come from `seed` and are undone after."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.random.default_generator.manual_seed(streams(seed)[0])
         yield
 
 

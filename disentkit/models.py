@@ -65,12 +65,13 @@ def frozen(model):
 
 
 def encode(model, x: Tensor, batch: int = 256) -> Tensor:
-    """Codes (N, D) on the CPU of images (N, C, H, W); raises ValueError where the model has no encoder."""
+    """Codes (N, D) on the CPU of images (N, C, H, W) in [0, 1], torch or numpy; uint8 counts 0 ... 255.
+
+    Raises ValueError where the model has no encoder, and for images of another shape, type or range.
+    """
     if not can_encode(model):
         raise ValueError(f"{type(model).__name__} has no encoder, so no code can be read from a picture")
-    if tuple(x.shape[1:]) != tuple(model.image_shape):
-        raise ValueError(f"this model reads images {tuple(model.image_shape)}, not {tuple(x.shape[1:])}")
-    return _in_batches(model, model.encode, x, batch)
+    return _in_batches(model, model.encode, _images(model, x), batch)
 
 
 def decode(model, codes: Tensor, batch: int = 256) -> Tensor:
@@ -79,9 +80,24 @@ def decode(model, codes: Tensor, batch: int = 256) -> Tensor:
 
 
 def posterior(model, x: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
-    """mu and logvar, each (N, D) on the CPU, of a model that has a posterior."""
-    both = _in_batches(model, lambda part: torch.cat(model.posterior(part), dim=1), x, batch)
+    """mu and logvar, each (N, D) on the CPU, of a model that has a posterior; images and errors as in `encode`."""
+    both = _in_batches(model, lambda part: torch.cat(model.posterior(part), dim=1), _images(model, x), batch)
     return both.chunk(2, dim=1)
+
+
+def _images(model, x) -> Tensor:
+    """Images as a model reads them: float32 (N, C, H, W) in [0, 1]."""
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"images must be a tensor or an array, not {type(x).__name__}") from None
+    if x.ndim != 4 or tuple(x.shape[1:]) != tuple(model.image_shape):
+        raise ValueError(f"this model reads images (N, {', '.join(map(str, model.image_shape))}), not {tuple(x.shape)}")
+    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+    low, high = (float(end) for end in x.aminmax()) if x.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must lie in 0 ... 1, these reach from {low:g} to {high:g}; divide by 255?")
+    return x
 
 
 def _in_batches(model, function, tensor: Tensor, batch: int) -> Tensor:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disentkit.errors import UserError, one_of
+from disentkit.places import CHECKOUT, writable_home
 
 PRESETS = ("smoke", "quick", "course", "paper")
-CHECKOUT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = CHECKOUT / "notebooks"
 # JupyterLab would ask every new user whether to fetch its news, in front of the first notebook.
 NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -56,8 +57,6 @@ def find(name: str | Path) -> Path:
 
 def build_folder() -> Path:
     """Where executed copies go: build/ in the checkout, or build/ under home() where that cannot be written."""
-    from disentkit import runs
-
     if NOTEBOOKS.is_dir():
         try:
             place = CHECKOUT / "build" / "notebooks"
@@ -66,7 +65,7 @@ def build_folder() -> Path:
                 return place
         except OSError:
             pass  # a course install that only its owner may write
-    place = runs.home() / "build" / "notebooks"
+    place = writable_home() / "build" / "notebooks"
     place.mkdir(parents=True, exist_ok=True)
     return place
 
@@ -138,7 +137,10 @@ def _checked(notebook: str | Path, parameters: dict, build: Path | None) -> tupl
         one_of(f"parameter of {source.name}:", name, known)
     build = Path(build) if build else build_folder()
     build.mkdir(parents=True, exist_ok=True)
-    copy = (build / (source.stem + (f"-{preset}" if preset else "") + ".ipynb")).resolve()
+    stem = source.stem
+    if source.parent != NOTEBOOKS:  # a student's copy: thirty of one name must not overwrite each other's pages
+        stem += "-" + hashlib.sha256(str(source).encode()).hexdigest()[:6]
+    copy = (build / (stem + (f"-{preset}" if preset else "") + ".ipynb")).resolve()
     if copy == source:
         raise UserError(f"{source} lies in the folder of the executed copies; move it elsewhere")
     for old in (copy, copy.with_suffix(".html")):

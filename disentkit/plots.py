@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor
+
+from disentkit.progress import is_part
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -45,7 +49,7 @@ def sheet(images: Tensor | np.ndarray, columns: int, title: str = "", scale: flo
 
 def training_picture(rows: dict[str, Tensor], history: pd.DataFrame) -> bytes:
     """PNG bytes: rows of images by name on the left, every scalar of the history against steps on the right."""
-    scalars = [c for c in history.columns if c != "step" and not c[-1].isdigit()]
+    scalars = [c for c in history.columns if c != "step" and not is_part(c)]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
     for axes, (name, images) in zip(np.atleast_1d(left.subplots(len(rows), 1)), rows.items()):
@@ -55,9 +59,117 @@ def training_picture(rows: dict[str, Tensor], history: pd.DataFrame) -> bytes:
     shown = scalars[:6]
     grid = np.atleast_1d(right.subplots(-(-len(shown) // 3) or 1, min(3, len(shown)) or 1)).ravel()
     for axes, name, colour in zip(grid, shown, COLOURS):
-        axes.plot(history["step"], history[name], color=colour, linewidth=1.2)
+        seen = history[["step", name]].dropna()  # a probe measures at some steps only
+        axes.plot(seen["step"], seen[name], color=colour, linewidth=1.2, marker="." if len(seen) < 10 else "")
         axes.set_title(name, fontsize=9)
+        axes.set_xlabel("step", fontsize=7, labelpad=1)
         axes.tick_params(labelsize=7)
     for axes in grid[len(shown) :]:
         axes.axis("off")
+    return png(figure)
+
+
+def curves(panels: dict[str, pd.DataFrame], xlabel: str = "step", ylabel: str = "", dashed: Sequence[str] = (),
+           named: Sequence[str] | None = None, log: Sequence[str] = (), title: str = "") -> bytes:  # fmt: skip
+    """PNG bytes: panels side by side, {title: frame}; every column of a frame is a line against the frame's index.
+
+    Its name stands at the end of the line, and not where a panel has only one. Values that are not known (NaN) are left
+    out; a line of a few points shows them.
+
+    dashed  columns that are drawn dashed and grey: bounds, chance, the truth
+    named   the columns that have a name, the others are thin and grey; None: all
+    log     axes that are logarithmic: "x", or titles of panels, whose y axis is
+    """
+    figure = Figure(figsize=(5.5 if len(panels) == 1 else 4.0 * len(panels), 3.0), layout="constrained")
+    for axes, (name, frame) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        lines = [column for column in frame if column not in dashed]
+        ends, colours = {}, iter(COLOURS * len(frame.columns))
+        for column in frame:
+            known = frame[column].dropna()
+            thin = column in dashed or (named is not None and column not in named and len(lines) > 1)
+            colour = "#777777" if column in dashed else "#c4c4c4" if thin else next(colours)
+            style = {"linestyle": "--" if column in dashed else "-", "linewidth": 0.8 if thin else 1.4}
+            axes.plot(known.index, known, color=colour, marker="o" if len(known) < 30 else "", markersize=3, **style)
+            if len(known) and (column in dashed or not thin) and len(frame.columns) > 1:
+                ends[column] = (known.index[-1], known.iloc[-1], colour)
+        axes.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        axes.margins(y=0.08)
+        if "x" in log:
+            axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
+        if name in log:
+            axes.set_yscale("log")
+            _plain_numbers(axes.yaxis)
+        _at_line_ends(axes, ends)
+    figure.suptitle(title or None)
+    return png(figure)
+
+
+def _plain_numbers(axis) -> None:
+    """Plain numbers at 1, 2, 5 of every decade of a logarithmic axis, no powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _at_line_ends(axes, ends: dict[str, tuple]) -> None:
+    """Names {name: (x, y, colour)} right of the axes, as high as their lines end, moved apart where they meet."""
+    if not ends:
+        return
+    axes.get_ylim()  # settles the limits, which the transform below reads
+    place = axes.transData + axes.transAxes.inverted()
+    heights = {name: float(place.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
+    order, gap = sorted(heights, key=heights.get), 0.075
+    at = np.array([heights[name] for name in order])
+    for i in range(1, len(at)):
+        at[i] = max(at[i], at[i - 1] + gap)
+    at -= max(0.0, at[-1] - 1.0)  # those that were pushed out at the top push the others down
+    for i in range(len(at) - 2, -1, -1):
+        at[i] = min(at[i], at[i + 1] - gap)
+    for name, y in zip(order, at):
+        axes.annotate(name, (1.02, y), xycoords="axes fraction", va="center", fontsize=8, color=ends[name][2])
+
+
+def bars(table: pd.DataFrame, groups: dict[str, Sequence[str]], dashed: dict[str, float] | None = None,
+         ylabel: str = "nats") -> bytes:  # fmt: skip
+    """PNG bytes: grouped bars, one colour per row of the table, one panel per group of columns {title: columns}.
+
+    dashed  {name: height} of grey lines across the first panel
+    """
+    widths = [len(columns) + 1 for columns in groups.values()]
+    figure = Figure(figsize=(3 + 1.3 * sum(widths), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False, width_ratios=widths)[0]
+    wide = 0.8 / len(table)
+    for axes, (name, columns) in zip(panels, groups.items()):
+        for i, ((row, values), colour) in enumerate(zip(table.iterrows(), COLOURS * len(table))):
+            at = np.arange(len(columns)) + (i - (len(table) - 1) / 2) * wide
+            drawn = axes.bar(at, values[list(columns)].astype(float), wide, color=colour, label=row)
+            axes.bar_label(drawn, fmt=lambda height: f"{height:.3g}" if abs(height) >= 0.005 else "0", fontsize=7)
+        axes.set_xticks(np.arange(len(columns)), columns)
+        axes.set(title=name, ylabel=ylabel)
+        axes.margins(y=0.1)  # room for the numbers
+    for name, height in (dashed or {}).items():
+        panels[0].axhline(height, color="#777777", linestyle="--", linewidth=0.8)
+        where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        panels[0].annotate(name, (0.99, height), fontsize=8, **where)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(table), fontsize=8)
+    return png(figure)
+
+
+def votes(tables: dict[str, pd.DataFrame], dead: Sequence[str] = ()) -> bytes:
+    """PNG bytes: vote tables of the FactorVAE score side by side, {title: latents x factors}; `dead` rows are grey."""
+    rows, columns = next(iter(tables.values())).shape
+    figure = Figure(figsize=((1.2 + 0.75 * columns) * len(tables) + 0.6, 0.32 * rows + 1.0), layout="constrained")
+    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items()):
+        axes.imshow(table, cmap="cividis", aspect="auto")
+        axes.set_xticks(range(columns), table.columns)
+        axes.set_yticks(range(rows), table.index, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        for i, (name, row) in enumerate(table.iterrows()):
+            for j, count in enumerate(row):
+                bright = count > table.to_numpy().max() / 2
+                axes.text(j, i, int(count), ha="center", va="center", fontsize=8, color="black" if bright else "white")
+            if name in dead:
+                axes.axhspan(i - 0.5, i + 0.5, color="#bbbbbb", zorder=2)
+                axes.get_yticklabels()[i].set_color("#888888")
     return png(figure)

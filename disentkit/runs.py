@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,32 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from disentkit.errors import UserError, one_of
+from disentkit.places import SHIPPED, home
 
 FORMAT = 1  # of the card; raised whenever an older kit could misread it
 # What a card must hold for its run to be opened and shown.
 NEEDED = (
     "method", "settings", "data", "image_shape", "factors", "seed", "base", "weights", "blocks", "steps", "seconds",
 )  # fmt: skip
-CHECKOUT = Path(__file__).resolve().parent.parent
-SHIPPED = CHECKOUT / "data" / "runs"
-
-
-def home() -> Path:
-    """The folder that holds what the user makes: DISENTKIT_HOME, else `data/local` in the checkout; made when missing.
-
-    Raises UserError where it cannot be written, so that nothing is trained that could not be kept.
-    """
-    folder = Path(os.environ.get("DISENTKIT_HOME") or CHECKOUT / "data" / "local").expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise UserError(
-            f"cannot write to {folder} ({e.strerror}). Set DISENTKIT_HOME to a folder of yours, for example "
-            "DISENTKIT_HOME=~/disentkit."
-        ) from None
-    return folder
 
 
 def weights_hash(path: Path) -> str:
@@ -66,7 +46,8 @@ def save(folder: Path, model: torch.nn.Module, card: dict, history: pd.DataFrame
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        # Copies, since safetensors refuses two names for one tensor (a network that stands in two places).
+        weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
         if half:
             weights = {n: w.half() if w.is_floating_point() else w for n, w in weights.items()}
         save_file(weights, draft / "weights.safetensors")

@@ -1,17 +1,16 @@
 """fit(): the one loop that trains every learner. It owns all that is not the method.
 
-Precision, seeds, threads, checkpoints, interrupts, the progress line, the time limit: here. What a step does: in the
-learner. Nothing here knows any method, data set or notebook.
+Precision, seeds, threads, checkpoints, interrupts, probes, the time limit: here. What a step does: in the learner.
+Nothing here knows any method, data set or notebook. `fit_together` takes turns between several trainings.
 """
 
 from __future__ import annotations
 
-import functools
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +20,13 @@ from tqdm import tqdm
 
 from disentkit.checkpoints import ANEW, CHECKPOINT, check_identity, load_checkpoint, save_checkpoint
 from disentkit.errors import UserError, finite, whole
-from disentkit.machine import idle_cores, pick_device, pick_precision
-from disentkit.models import Learner
+from disentkit.machine import idle_cores, pick_device, pick_precision, streams
+from disentkit.models import Learner, frozen
+from disentkit.progress import Clock, Pending, duration, line
 
-MOST_SEED = 2**62 - 1  # the run's generators take 2 seed and 2 seed + 1
+__all__ = ["Fitted", "check_limits", "duration", "fit", "fit_together", "memory_told", "stepwise"]
+
+MOST_SEED = 2**62 - 1
 
 
 @dataclass
@@ -46,20 +48,16 @@ class Fitted:
     messages: list[str] = field(default_factory=list)
 
 
-def _memory_said(fit):
+@contextmanager
+def memory_told(batch: int):
     """Turn PyTorch's error for a full GPU into the line that says what to take."""
-
-    @functools.wraps(fit)
-    def run(*args, **options):
-        try:
-            return fit(*args, **options)
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"the GPU is out of memory at batch {options['batch']}. Take settings with "
-                f"batch={max(1, options['batch'] // 2)}, the preset 'quick', or device='cpu'."
-            ) from None
-
-    return run
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU is out of memory at batch {batch}. Take settings with batch={max(1, batch // 2)}, the preset "
+            "'quick', or device='cpu'."
+        ) from None
 
 
 def check_limits(seed: int, minutes: float | None, threads: int | None) -> None:
@@ -71,8 +69,62 @@ def check_limits(seed: int, minutes: float | None, threads: int | None) -> None:
         whole("threads", threads, 1, 1024)
 
 
-@_memory_said
-def fit(
+def fit(learner: Learner, data, **options) -> Fitted:
+    """Train `learner` on `data`; the options are those of `stepwise`.
+
+    The same seed, device type, thread count, precision and versions give the same numbers; a resumed run is
+    bit-identical on the CPU. Ctrl-C (or the stop button) takes effect between steps. Raises UserError for unusable
+    devices and precisions, missing batch keys, a non-finite loss (named, with its first step), GPU memory, and a
+    checkpoint that does not fit `identity`.
+    """
+    fitted = fit_together([{"learner": learner, "data": data, **options}])[0]
+    if isinstance(fitted, Exception):
+        raise fitted
+    return fitted
+
+
+def fit_together(trainings: list[dict]) -> list[Fitted | Exception]:
+    """Several trainings in one process, one step of each in turn; every dict holds the arguments of `fit`.
+
+    Each gives the numbers that `fit` gives for it alone, on the CPU to the bit. On a GPU each has a stream of its own,
+    so that their small kernels can overlap; take `graph=True` there, or the one Python that starts all the kernels is
+    what they wait for. (Never tried: no GPU was at hand.) One that fails has its exception in place of its `Fitted`,
+    and the others go on. Ctrl-C ends all of them between steps.
+    """
+    states: list[Fitted | Exception | None] = [None] * len(trainings)
+    several, threads = len(trainings) > 1, torch.get_num_threads()
+    with _interrupts() as interrupted:
+        turns = {i: stepwise(**options, interrupted=interrupted) for i, options in enumerate(trainings)}
+        on_gpu = [several and pick_device(t.get("device", "auto")).type == "cuda" for t in trainings]
+        gpu = [torch.cuda.Stream() if on else None for on in on_gpu]
+        if any(gpu):
+            torch.cuda.synchronize()  # what they share was made on the ordinary stream
+        try:
+            while turns:
+                for i, turn in list(turns.items()):
+                    if several and isinstance(states[i], Fitted):
+                        torch.set_num_threads(states[i].threads)
+                    try:
+                        stream = torch.cuda.stream(gpu[i]) if gpu[i] else nullcontext()
+                        with memory_told(trainings[i]["batch"]), stream:
+                            state = next(turn, None)
+                    except Exception as error:
+                        state = None
+                        states[i] = error
+                    if state is None:
+                        del turns[i]
+                    else:
+                        states[i] = state
+        finally:
+            for turn in turns.values():
+                turn.close()
+            torch.set_num_threads(threads)
+            if any(gpu):
+                torch.cuda.synchronize()  # what the streams computed is read on the ordinary one
+    return states
+
+
+def stepwise(
     learner: Learner,
     data,
     *,
@@ -87,13 +139,18 @@ def fit(
     identity: dict | None = None,
     watch: Callable[[int, list[dict], Learner], None] | None = None,
     watch_seconds: float = 4.0,
+    probe: Callable[[Learner], dict[str, float]] | None = None,
+    probe_every: int | None = None,
     checkpoint_seconds: float = 60.0,
     read_every: int = 50,
     graph: bool = False,
+    bar: bool = True,
     say: Callable[[str], None] = print,
-) -> Fitted:
-    """Train `learner` on `data` for `steps` steps of `learner.draws` independent batches of `batch` images.
+    interrupted: threading.Event | None = None,
+) -> Iterator[Fitted]:
+    """`fit` as a generator that yields when all is ready and after every step, always the same, growing `Fitted`.
 
+    steps       of `learner.draws` independent batches of `batch` images each
     seed        the run's own generators for data and step come from it; the global ones are never touched. (The weights
                 are the caller's: build the learner under `seeded(seed)`.)
     device      "auto" (CUDA, else CPU), "cpu", "cuda", "mps"
@@ -103,29 +160,36 @@ def fit(
     folder      where checkpoints go; with one there, training goes on from it
     identity    what must not change between a checkpoint and its resume (settings, data, seed)
     watch       called with (step, rows, learner) every `watch_seconds`, outside the step
+    probe       called with the learner every `probe_every` steps and after the last one; what it returns, numbers by
+                name, joins the history's row of that step. It must not draw from the run's generators.
     graph       on CUDA, capture the whole step as one graph and replay it
-
-    The same seed, device type, thread count, precision and versions give the same numbers; a resumed run is
-    bit-identical on the CPU. Ctrl-C (or the stop button) takes effect between steps. Raises UserError for unusable
-    devices and precisions, missing batch keys, a non-finite loss (named, with its first step), GPU memory, and a
-    checkpoint that does not fit `identity`.
+    bar         show the progress line
+    interrupted ends the training between two steps once it is set
     """
     started = time.perf_counter()
     check_limits(seed, minutes, threads)
     whole("steps", steps)
     whole("batch", batch)
+    if probe_every is not None:
+        whole("probe_every", probe_every)
+    interrupted = interrupted or threading.Event()
     device = pick_device(device)
     dtype = pick_precision(precision, device)
     saved = load_checkpoint(folder, say) if folder else None
     if saved:
         check_identity(saved["identity"], identity, folder)
+        asked = {"threads": threads, "precision": None if precision == "auto" else dtype}
         threads, dtype = saved["threads"], saved["dtype"]
+        for name, kept in {"threads": threads, "precision": dtype}.items():
+            if asked[name] not in (None, kept):
+                say(f"going on with {name} {str(kept).removeprefix('torch.')}, as it began; {ANEW}")
     threads = threads or (idle_cores() if device.type == "cpu" else 1)
 
     learner.to(device=device, memory_format=torch.channels_last)
     learner.train()
-    learner.rng = torch.Generator(device).manual_seed(2 * seed + 1)
-    data_rng = torch.Generator(device).manual_seed(2 * seed)
+    _, data_seed, step_seed = streams(seed)
+    learner.rng = torch.Generator(device).manual_seed(step_seed)
+    data_rng = torch.Generator(device).manual_seed(data_seed)
     data = data.to(device)
     opt = learner.optimizers()
     done, rows, before = 0, [], 0.0
@@ -146,7 +210,7 @@ def fit(
         batches = [data.sample(batch, data_rng) for _ in range(learner.draws)]
         return [{k: _channels_last(v) for k, v in b.items() if k in learner.reads} for b in batches]
 
-    def checkpoint() -> None:
+    def checkpoint(told: bool = True) -> None:
         if not all(p.isfinite().all() for p in learner.parameters()):
             return  # the next step's loss will say so; no checkpoint holds a broken model
         state = {
@@ -155,7 +219,7 @@ def fit(
             "optimizers": {n: o.state_dict() for n, o in opt.items()},
             "rng": learner.rng.get_state(), "data_rng": data_rng.get_state(), "pending": pending.state(),
         }  # fmt: skip
-        if folder and (why := save_checkpoint(folder, state)):
+        if folder and (why := save_checkpoint(folder, state)) and told:
             left = "the one before is kept" if (folder / CHECKPOINT).exists() else "there is none before it"
             why = f"checkpoint at step {fitted.steps} could not be written ({why}); {left}"
             fitted.messages.append(why)
@@ -163,13 +227,13 @@ def fit(
 
     _require_keys(learner, data, data_rng)
     pending = Pending(**(saved["pending"] if saved else {}))
-    bar = tqdm(total=steps, initial=done, unit="step", mininterval=1.0, dynamic_ncols=True, leave=True)
-    old_threads = torch.get_num_threads()
+    bar = tqdm(total=steps, initial=done, unit="step", mininterval=1.0, dynamic_ncols=True, leave=True, disable=not bar)
     clock = Clock(steps, done, batch * learner.draws, say)
     watched = saved_at = time.perf_counter()
     try:
         torch.set_num_threads(threads)
-        with _interrupts() as interrupted, _inside_networks(learner, device, dtype):
+        yield fitted
+        with _inside_networks(learner, device, dtype):
             step = _captured(learner, opt, draw, data_rng) if graph and device.type == "cuda" else learner.step
             while fitted.steps < steps:
                 learner.t.fill_(fitted.steps)
@@ -180,9 +244,13 @@ def fit(
                 last = fitted.steps == steps or full or interrupted.is_set()
                 if last and fitted.steps < steps:
                     fitted.stopped = "interrupted" if interrupted.is_set() else "minutes"
-                if fitted.steps % read_every == 0 or (last and fitted.stopped != "interrupted"):
+                ended = last and fitted.stopped != "interrupted"
+                probing = probe is not None and (ended or (probe_every and fitted.steps % probe_every == 0))
+                if fitted.steps % read_every == 0 or ended or probing:
                     rows.extend(pending.read())
-                    bar.set_postfix_str(_line(rows[-1], clock.images_per_second(fitted.steps)), refresh=False)
+                    bar.set_postfix_str(line(rows[-1], clock.images_per_second(fitted.steps)), refresh=False)
+                if probing:
+                    rows[-1] |= _probed(probe, learner, data_rng, rows[-1])
                 bar.update(1)
                 clock.tick(fitted.steps)
                 if watch and (now - watched >= watch_seconds or last):
@@ -193,15 +261,26 @@ def fit(
                     saved_at = time.perf_counter()
                 if last:
                     break
+                yield fitted
+            checkpoint(told=fitted.stopped == "interrupted")  # also when done, for what comes after may fail
             if fitted.stopped == "interrupted":
-                checkpoint()
                 fitted.rows = rows + pending.read()  # a resumed run reads them at their proper step
     finally:
-        torch.set_num_threads(old_threads)
         bar.close()
     learner.eval()
     fitted.seconds = before + time.perf_counter() - started
-    return fitted
+
+
+def _probed(probe, learner: Learner, data_rng: torch.Generator, row: dict) -> dict[str, float]:
+    """What the probe measures; meanwhile eval mode, no gradients, float32, one thread."""
+    before = [learner.rng.get_state(), data_rng.get_state()]
+    with frozen(learner):
+        found = {name: float(value) for name, value in probe(learner).items()}
+    if not all(torch.equal(a, b) for a, b in zip(before, [learner.rng.get_state(), data_rng.get_state()])):
+        raise ValueError("the probe drew from the run's generators, which changes the training: give it one of its own")
+    if taken := [name for name in found if name in row]:
+        raise ValueError(f"the probe measures '{taken[0]}', but the history has a column of that name already")
+    return found
 
 
 # ---- precision, the captured step
@@ -270,89 +349,6 @@ def _captured(learner: Learner, opt, draw, data_rng: torch.Generator):
         return {name: value.clone() for name, value in losses.items()}
 
     return step
-
-
-# ---- losses: on the device until read
-
-
-class Pending:
-    """Losses that wait on the device; `read` brings them to the host in one copy, means over the interval."""
-
-    def __init__(self, steps=(), values=(), columns=()):
-        self.steps: list[int] = list(steps)
-        self.values: list[Tensor] = list(values)
-        self.columns: list[str] = list(columns)
-
-    def state(self) -> dict:
-        """What a checkpoint keeps; raises UserError for non-finite losses: no checkpoint holds a broken model."""
-        self.table()
-        return {"steps": self.steps, "values": [v.cpu() for v in self.values], "columns": self.columns}
-
-    def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        if not self.columns:
-            for name, value in losses.items():
-                self.columns += [name] if value.ndim == 0 else [f"{name}_{i}" for i in range(value.numel())]
-        self.steps.append(step)
-        self.values.append(torch.cat([value.detach().float().reshape(-1) for value in losses.values()]))
-
-    def table(self) -> Tensor:
-        """(waiting, columns) on the host. Raises UserError that names the first non-finite step and term."""
-        if not self.steps:
-            return torch.zeros(0, len(self.columns))
-        table = torch.stack([v.to(self.values[-1].device) for v in self.values]).cpu().double()
-        bad = ~table.isfinite()
-        if bad.any():
-            at = int(bad.any(1).nonzero()[0])
-            term = self.columns[int(bad[at].nonzero()[0])]
-            raise UserError(
-                f"{term} became {table[at][bad[at]][0]:g} at step {self.steps[at] + 1}; training stopped. "
-                "Take a smaller learning rate or precision='float32', and start anew (resume=False, --anew)."
-            )
-        return table
-
-    def read(self) -> list[dict[str, float]]:
-        """The row of the interval, none where nothing waits; then nothing waits any more."""
-        table = self.table()
-        if not len(table):
-            return []
-        row = {"step": self.steps[-1] + 1, **dict(zip(self.columns, table.mean(0).tolist()))}
-        self.steps, self.values = [], []
-        return [row]
-
-
-def _line(row: dict[str, float], images: float) -> str:
-    """The end of the progress line: images/s and the scalar losses."""
-    shown = [f"{k} {v:.3g}" for k, v in row.items() if k != "step" and not k[-1].isdigit()]
-    return ", ".join([f"{images:.0f} images/s", *shown[:5]])
-
-
-class Clock:
-    """Says after a few steps how long the run will take; knows images per second."""
-
-    def __init__(self, steps: int, done: int, images: int, say):
-        self.steps, self.first, self.images, self.say = steps, done + 3, images, say
-        self.told = False
-        self.start = time.perf_counter()
-
-    def tick(self, step: int) -> None:
-        if step == self.first:
-            self.start = time.perf_counter()  # the first steps warm up
-        spent = time.perf_counter() - self.start
-        if not self.told and step >= self.first + 10 and spent > 1:
-            self.told = True
-            left = spent / (step - self.first) * (self.steps - step)
-            rate = (step - self.first) / spent
-            self.say(f"{rate:.1f} steps/s: {self.steps - step} steps will take about {duration(left)}")
-
-    def images_per_second(self, step: int) -> float:
-        return max(step - self.first, 0) * self.images / max(time.perf_counter() - self.start, 1e-9)
-
-
-def duration(seconds: float) -> str:
-    """"45 s", "3 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 # ---- keys, interrupts

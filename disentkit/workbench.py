@@ -11,11 +11,11 @@ import copy
 import dataclasses
 import datetime
 import gc
-import json
-import platform
 import re
 import shutil
 import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from disentkit import __version__, checkpoints, machine, models, runs, training
+from disentkit import checkpoints, machine, previews, runs, training
 from disentkit import data as datasets
+from disentkit import probes as measures
+from disentkit.cards import data_to_card, device_name, factors_from_card, factors_to_card, probes_to_card, versions
+from disentkit.cards import plain as _plain
 from disentkit.data.base import Data, Spec
-from disentkit.data.factors import Factor, FactorSpace
 from disentkit.errors import UserError, finite, whole
 from disentkit.methods import learner_class, settings_class, settings_for
 from disentkit.metrics.blocks import block_stats
+from disentkit.places import writable_home
 
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
@@ -67,6 +70,8 @@ class Run:
         folder = Path(folder) if folder else runs.home() / "runs" / self.card["name"]
         self.path = runs.save(folder, self.model, self.card, self.history, self.picture, half)
         self.card = runs.read_card(self.path)  # with the hash of its weights
+        if self.card["stopped"] != "interrupted":  # then nothing is left to go on with
+            shutil.rmtree(runs.home() / "working" / self.card["name"], ignore_errors=True)
         return self.path
 
     def __repr__(self) -> str:
@@ -90,109 +95,111 @@ def train(
     resume: bool = True,
     live: bool | None = None,
     data_options: dict | None = None,
+    probes=(),
+    probe_every: int | None = None,
+    name: str | None = None,
+    graph: bool = False,
+    bar: bool = True,
     say=print,
     **changes,
 ) -> Run:
-    """Train a method on a data set and keep the run under home(); see `training.fit` for seed, device and minutes.
+    """Train a method on a data set and keep the run under home(); see `training.stepwise` for device, graph and bar.
 
     settings     the method's Settings, instead of the preset's; `changes` replace single ones of either (gamma=10)
     base         an earlier run, for methods that are a second stage; it is copied, and stays as it is
     precision    "auto" | "float32" | "bf16"; by default "auto", and "float32" for the preset `paper`
+    minutes      stop cleanly after so long
     resume       go on where the same training was interrupted; False starts anew
     live         the moving picture; by default in notebooks only
     data_options what `data.load` takes beside the size, for example path= for data="folder"
+    probes       measures of `disentkit.probes`, by name or as functions (model, data) -> {name: number}; they join the
+                 history every `probe_every` steps and after the last one, and change nothing in the training
+    name         the run is called NAME-sSEED; by default METHOD-DATA-PRESET-sSEED
 
     Interrupted (Ctrl-C, the stop button), it returns the run as it stands, with path None, and going on is calling
     it again. Raises UserError for everything in the arguments that cannot be.
     """
-    cls = learner_class(method)
-    data_name = _name_of(data)
-    precision = precision or ("float32" if preset == "paper" else "auto")
-    training.check_limits(seed, minutes, threads)
-    target = machine.pick_device(device)
-    machine.pick_precision(precision, target)
-    own = settings is not None
-    settings = _settings(method, data, data_name, preset, settings, changes)
-    preset = ("own" if own else preset) + ("+" if changes else "")
-    spec_data, loaded = _load(data, settings, data_options)
-    base = open_run(base) if isinstance(base, str | Path) else base
-    if base is not None and base.path is None:
-        raise UserError(f"the base run '{base.name}' is not saved; save it first, with run.save()")
-    name = re.sub(r"[^\w.+-]+", "_", f"{method}-{data_name}-{preset.rstrip('+')}-s{seed}")
-    folder = runs.home() / "working" / name
-    _let_go(name)
-    spec = loaded.spec
-    if tuple(spec.image_shape)[-1] != settings.size:
-        raise UserError(f"the settings say size={settings.size}, but the pictures are {tuple(spec.image_shape)}")
-    if base is not None:
-        base = dataclasses.replace(base, model=copy.deepcopy(base.model).to(target).eval().requires_grad_(False))
-    with machine.seeded(seed):
-        learner = cls(settings, spec, base)
-    identity = {
-        "method": method, "seed": seed, "device": target.type, "data": loaded.fingerprint(),
-        "base": base.card["weights"] if base is not None else None,
-        **{f"settings.{k}": v for k, v in dataclasses.asdict(settings).items()},
-    }  # fmt: skip
-    watch = _live_picture(loaded, seed) if (live if live is not None else _in_notebook()) else None
-    with checkpoints.alone(folder):
-        if not resume:  # only now, when nothing in the arguments can stop the new training any more
-            shutil.rmtree(folder, ignore_errors=True)
-        known = (folder / checkpoints.CHECKPOINT).exists() or (folder / checkpoints.BEFORE).exists()
-        say(f"{name}: " + ("going on where it was interrupted" if known else f"starting anew from seed {seed}"))
-        fitted = training.fit(
-            learner, loaded, steps=settings.steps, batch=settings.batch, seed=seed, device=device, minutes=minutes,
-            precision=precision, threads=threads,
-            folder=folder, identity=identity, watch=watch, say=say, read_every=max(1, min(50, settings.steps // 100)),
-        )  # fmt: skip
-    model = learner.model
-    _latest[name] = model
-    card = {
-        "name": name, "method": method, "preset": preset, "settings": dataclasses.asdict(settings), "data": spec_data,
-        "image_shape": list(spec.image_shape), "factors": _factors_to_card(spec.space), "seed": seed,
-        "device": device_name(target), "threads": fitted.threads, "precision": fitted.precision, "versions": versions(),
-        "date": datetime.date.today().isoformat(), "seconds": round(fitted.seconds, 1), "steps": fitted.steps,
-        "stopped": fitted.stopped, "notes": fitted.messages, "scores": {},
-        "base": None if base is None else {"path": runs.address(base.path), "weights": base.card["weights"]},
-        "blocks": block_stats(model, loaded),
-    }  # fmt: skip
-    run = Run(model, card, pd.DataFrame(fitted.rows), settings, picture=_picture(model, loaded, seed, fitted.rows))
-    if watch:
-        watch.finish(run.picture)
-    if fitted.stopped == "interrupted":
-        where = f"step {fitted.steps} of {settings.steps}"
-        kept = (folder / checkpoints.CHECKPOINT).exists()
-        then = "Call again to go on." if kept else "No checkpoint could be written: keep it with run.save()."
-        say(f"interrupted at {where}; the model is yours as it stands. {then}")
-        return run
-    try:
-        say(f"saved as {run.save()}")
-        shutil.rmtree(folder, ignore_errors=True)
-    except UserError as e:
-        say(f"{e} The model is still here: make room, then run.save().")
-    return run
+    plan = _plan(
+        method, data=data, preset=preset, seed=seed, device=device, minutes=minutes, settings=settings, base=base,
+        precision=precision, threads=threads, data_options=data_options, probes=probes, probe_every=probe_every,
+        name=name, graph=graph, bar=bar, say=say, **changes,
+    )  # fmt: skip
+    if live if live is not None else previews.in_notebook():
+        plan.options["watch"] = previews.live_picture(plan.data, seed)
+    with checkpoints.alone(plan.folder):
+        _begin(plan, resume)
+        return _finish(plan, training.fit(plan.learner, plan.there, **plan.options))
 
 
-def load_or_train(
-    method: str, *, data: str | Data = "dsprites", preset: str = "quick", seed: int = 0, **options
-) -> Run:
+def train_together(method: str, seeds: Sequence[int], *, resume: bool = True, **options) -> list[Run | Exception]:
+    """Train one setting from several seeds side by side, one step of each in turn; options as in `train`, bar `live`.
+
+    On a GPU, which one small model leaves idle for the most part, each step is captured as a graph and the seeds
+    overlap (never tried: no GPU was at hand). On the CPU the numbers are those of each seed alone, and together they
+    take as long as one after the other. A card's seconds are those of all seeds. A seed that fails has its exception in
+    place of its run; the others go on.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise UserError(f"seeds must be different whole numbers, one or more, not {list(seeds)}")
+    options = {"graph": True, "bar": True, "threads": None} | options
+    if options["threads"] is None and machine.pick_device(options.get("device", "auto")).type == "cpu":
+        options["threads"] = machine.idle_cores()
+    plans: list[_Plan] = []
+    for seed in seeds:
+        plans.append(_plan(method, seed=seed, like=plans[0] if plans else None, **options))
+        options["bar"] = False  # one line for all
+    with ExitStack() as stack:
+        for plan in plans:
+            stack.enter_context(checkpoints.alone(plan.folder))
+        for plan in plans:
+            _begin(plan, resume)
+        fitted = training.fit_together([{"learner": p.learner, "data": p.there, **p.options} for p in plans])
+        return [f if isinstance(f, Exception) else _finish(p, f) for p, f in zip(plans, fitted)]
+
+
+def load_or_train(method: str, **options) -> Run:
     """Open the newest whole run of exactly these settings, data, base and seed, or train it; options as in `train`."""
-    name = _name_of(data)
+    if isinstance(options.get("base"), str | Path):
+        options["base"] = open_run(options["base"])
+    return finished(method, **options) or train(method, **options)
+
+
+def finished(
+    method: str, *, data: str | Data = "dsprites", preset: str = "quick", seed: int = 0, **options
+) -> Run | None:
+    """The newest whole run of exactly these settings, data, base, seed and probes, opened; None where there is none.
+
+    Options as in `train`. The device, threads and `auto` precision do not count; a run with probes is as good as one
+    without.
+    """
     changes = {k: options[k] for k in options if k in {f.name for f in dataclasses.fields(settings_class(method))}}
-    wanted = _settings(method, data, name, preset, options.get("settings"), changes)
+    wanted = settings_of(method, data, preset, options.get("settings"), changes)
     base = options.get("base")
-    base = options["base"] = open_run(base) if isinstance(base, str | Path) else base
-    asked = [method, _data_to_card(data, wanted, options.get("data_options")), seed, dataclasses.asdict(wanted)]
+    base = open_run(base) if isinstance(base, str | Path) else base
+    measured = probes_to_card(options.get("probes", ()), options.get("probe_every"))
+    source = data_to_card(data, wanted, options.get("data_options"))
+    asked = [method, source["name"], source["options"], seed, dataclasses.asdict(wanted)]
     asked += [base and base.card.get("weights"), "done"]
+    fingerprint = None  # of the data, which are only loaded where a run is found
+    precision = {"bf16": "bfloat16", "float32": "float32"}.get(options.get("precision"))
     for folder in runs.folders():
         try:
             card = runs.read_card(folder)
         except UserError:
             continue  # a run of another version is no reason not to train
         base_then = card["base"] and card["base"]["weights"]
-        then = [card["method"], card["data"], card["seed"], card["settings"], base_then, card.get("stopped")]
-        if then == _plain(asked):
-            return open_run(folder)
-    return train(method, data=data, preset=preset, seed=seed, **options)
+        then = [card["method"], card["data"]["name"], card["data"]["options"], card["seed"], card["settings"]]
+        same = [*then, base_then, card.get("stopped")] == _plain(asked) and measured in (None, card.get("probes"))
+        if same and precision in (None, card.get("precision")):
+            here = data if isinstance(data, Data) else datasets.load(data, **source["options"])
+            fingerprint = fingerprint or here.fingerprint()
+            if card["data"].get("fingerprint") != fingerprint:
+                continue
+            try:
+                return open_run(folder)
+            except UserError:
+                continue  # nor is a damaged one
+    return None
 
 
 def open_run(name: str | Path) -> Run:
@@ -203,7 +210,7 @@ def open_run(name: str | Path) -> Run:
         base = runs.base_of(folder, card)
         base = open_run(base) if base else None
         settings = settings_class(card["method"])(**card["settings"])
-        spec = Spec(tuple(card["image_shape"]), _factors_from_card(card["factors"]))
+        spec = Spec(tuple(card["image_shape"]), factors_from_card(card["factors"]))
         with machine.seeded(0):
             model = learner_class(card["method"])(settings, spec, base).model
         model.load_state_dict(runs.read_weights(folder, card))
@@ -217,7 +224,10 @@ def open_run(name: str | Path) -> Run:
 
 
 def score(run: Run, data: Data | None = None, **options) -> dict:
-    """FactorVAE score, beta-VAE score and MIG of a run; kept in its card. `options` go to the FactorVAE score."""
+    """FactorVAE score, beta-VAE score and MIG of a run; `options` go to the FactorVAE score.
+
+    They are kept in the run's card, unless `data` are others than it was trained on.
+    """
     from disentkit import metrics
 
     data = data or run.data()
@@ -226,6 +236,8 @@ def score(run: Run, data: Data | None = None, **options) -> dict:
         "betavae_score": metrics.betavae_score(run.model, data),
         "mig": metrics.mig(run.model, data),
     }
+    if data.fingerprint() != run.card["data"].get("fingerprint"):
+        return scores
     run.card["scores"] = scores
     if run.path is not None and run.path.resolve().parent != runs.SHIPPED:
         try:
@@ -238,6 +250,109 @@ def score(run: Run, data: Data | None = None, **options) -> dict:
 # ---- the parts of train
 
 
+@dataclass
+class _Plan:
+    """One training, checked and built: the learner, the data here and on the device, and what fit and the card get."""
+
+    learner: Any
+    data: Data
+    there: Data
+    folder: Path
+    base: Run | None
+    card: dict
+    options: dict
+
+
+def _plan(
+    method: str, *, data="dsprites", preset="quick", seed=0, device="auto", minutes=None, settings=None, base=None,
+    precision=None, threads=None, data_options=None, probes=(), probe_every=None, name=None, graph=False, bar=True,
+    say=print, like: _Plan | None = None, **changes,
+) -> _Plan:  # fmt: skip
+    """All that `train` does before the first step. like: the plan of another seed, whose data serve this one too."""
+    cls = learner_class(method)
+    data_name = _name_of(data)
+    precision = precision or ("float32" if preset == "paper" else "auto")
+    training.check_limits(seed, minutes, threads)
+    target = machine.pick_device(device)
+    machine.pick_precision(precision, target)
+    own = settings is not None
+    settings = settings_of(method, data, preset, settings, changes)
+    preset = ("own" if own else preset) + ("+" if changes else "")
+    spec_data = data_to_card(data, settings, data_options)
+    here = like.data if like else datasets.load(data, **spec_data["options"]) if isinstance(data, str) else data
+    spec_data["fingerprint"] = here.fingerprint()
+    with training.memory_told(settings.batch):
+        there = like.there if like else here.to(target)
+    base = open_run(base) if isinstance(base, str | Path) else base
+    if base is not None and base.path is None:
+        raise UserError(f"the base run '{base.name}' is not saved; save it first, with run.save()")
+    probe, probed = measures.probe(probes, there), probes_to_card(probes, probe_every)
+    name = re.sub(r"[^\w.+-]+", "_", f"{name or f'{method}-{data_name}-' + preset.rstrip('+')}-s{seed}")
+    folder = writable_home() / "working" / name
+    _let_go(name)
+    spec = here.spec
+    if tuple(spec.image_shape)[-1] != settings.size:
+        raise UserError(f"the settings say size={settings.size}, but the pictures are {tuple(spec.image_shape)}")
+    if base is not None:
+        base = dataclasses.replace(base, model=copy.deepcopy(base.model).to(target).eval().requires_grad_(False))
+    with machine.seeded(seed):
+        learner = cls(settings, spec, base)
+    identity = {
+        "method": method, "seed": seed, "device": target.type, "data": spec_data["fingerprint"],
+        "base": base.card["weights"] if base is not None else None,
+        **{f"settings.{k}": v for k, v in dataclasses.asdict(settings).items()},
+    }  # fmt: skip
+    card = {
+        "name": name, "method": method, "preset": preset, "settings": dataclasses.asdict(settings), "data": spec_data,
+        "image_shape": list(spec.image_shape), "factors": factors_to_card(spec.space), "seed": seed,
+        "device": device_name(target), "probes": probed,
+    }  # fmt: skip
+    options = {
+        "steps": settings.steps, "batch": settings.batch, "seed": seed, "device": device, "precision": precision,
+        "threads": threads, "minutes": minutes, "folder": folder, "identity": identity, "probe": probe,
+        "probe_every": probe_every, "graph": graph, "bar": bar, "say": say,
+        "read_every": max(1, min(50, settings.steps // 100)),
+    }  # fmt: skip
+    return _Plan(learner, here, there, folder, base, card, options)
+
+
+def _begin(plan: _Plan, resume: bool) -> None:
+    if not resume:  # only now, when nothing in the arguments can stop the new training any more
+        shutil.rmtree(plan.folder, ignore_errors=True)
+    known = (plan.folder / checkpoints.CHECKPOINT).exists() or (plan.folder / checkpoints.BEFORE).exists()
+    how = "going on where it was interrupted" if known else f"starting anew from seed {plan.card['seed']}"
+    plan.options["say"](f"{plan.card['name']}: {how}")
+
+
+def _finish(plan: _Plan, fitted: training.Fitted) -> Run:
+    """The run, saved, or as it stands where it was interrupted."""
+    learner, folder, say, watch = plan.learner, plan.folder, plan.options["say"], plan.options.get("watch")
+    model, base = learner.model, plan.base
+    _latest[plan.card["name"]] = model
+    card = plan.card | {
+        "threads": fitted.threads, "precision": fitted.precision, "versions": versions(),
+        "date": datetime.date.today().isoformat(), "seconds": round(fitted.seconds, 1), "steps": fitted.steps,
+        "stopped": fitted.stopped, "notes": fitted.messages, "scores": {},
+        "base": None if base is None else {"path": runs.address(base.path), "weights": base.card["weights"]},
+        "blocks": block_stats(model, plan.data),
+    }  # fmt: skip
+    picture = previews.picture(model, plan.data, card["seed"], fitted.rows)
+    run = Run(model, card, pd.DataFrame(fitted.rows), learner.settings, picture=picture)
+    if watch:
+        watch.finish(run.picture)
+    if fitted.stopped == "interrupted":
+        where = f"step {fitted.steps} of {learner.settings.steps}"
+        kept = (folder / checkpoints.CHECKPOINT).exists()
+        then = "Call again to go on." if kept else "No checkpoint could be written: keep it with run.save()."
+        say(f"interrupted at {where}; the model is yours as it stands. {then}")
+        return run
+    try:
+        say(f"saved as {run.save()}")
+    except UserError as e:
+        say(f"{e} The model is still here: make room, then run.save().")
+    return run
+
+
 def _name_of(data) -> str:
     if not isinstance(data, str | Data):
         kind = type(data).__name__
@@ -245,11 +360,16 @@ def _name_of(data) -> str:
     return data if isinstance(data, str) else data.name
 
 
-def _settings(method: str, data, data_name: str, preset: str, settings, changes: dict):
-    """The preset's settings (own data take those of their name, else of `folder`), or the given ones; with changes."""
+def settings_of(method: str, data: str | Data, preset: str, settings=None, changes: dict | None = None):
+    """The preset's settings (own data take those of their name, else of `folder`), or the given ones; with changes.
+
+    Raises UserError for an unknown setting, and for a value of the wrong type or range.
+    """
+    changes = changes or {}
     if settings is None:
-        own = not isinstance(data, str) and (preset, data_name) not in learner_class(method).PRESETS
-        settings = settings_for(method, "folder" if own else data_name, preset)
+        name = _name_of(data)
+        own = not isinstance(data, str) and (preset, name) not in learner_class(method).PRESETS
+        settings = settings_for(method, "folder" if own else name, preset)
     if not dataclasses.is_dataclass(settings):
         raise UserError(f"settings= takes the Settings of the method's file, not {settings!r}")
     known = [f.name for f in dataclasses.fields(settings)]
@@ -260,92 +380,16 @@ def _settings(method: str, data, data_name: str, preset: str, settings, changes:
     for setting in dataclasses.fields(settings):
         value, what = getattr(settings, setting.name), f"setting {setting.name} of {method}"
         if setting.type in ("int", int):
-            whole(what, value)
+            whole(what, value, setting.metadata.get("least", 1))
         elif setting.type in ("float", float):
             finite(what, value, 0 if setting.name.startswith("lr") else -np.inf)
     return settings
-
-
-def _load(data, settings, options: dict | None) -> tuple[dict, Data]:
-    card = _data_to_card(data, settings, options)
-    return card, datasets.load(data, **card["options"]) if isinstance(data, str) else data
-
-
-def _data_to_card(data, settings, options: dict | None) -> dict:
-    if isinstance(data, str):
-        options = {"size": settings.size, **(options or {})}
-        options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-        for key, value in options.items():
-            if not isinstance(value, str | int | float | bool | None):
-                raise UserError(f"a card cannot keep {key}={value}; give data=data.load('{data}', {key}=...) instead")
-        return {"name": data, "options": options}
-    return {"name": data.name, "options": None, "fingerprint": data.fingerprint()}
 
 
 def _let_go(name: str) -> None:
     """Free the device memory of the model that an earlier training of this name left behind."""
     if (old := _latest.pop(name, None)) is not None:
         old.to("cpu")
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()  # it takes longer than a small training, so only where memory is dear
         torch.cuda.empty_cache()
-
-
-def _picture(model, data: Data, seed: int, rows: list[dict]) -> bytes:
-    from disentkit import plots
-
-    return plots.training_picture(_preview(model, data, seed), pd.DataFrame(rows))
-
-
-def _preview(model, data: Data, seed: int) -> dict[str, torch.Tensor]:
-    """Ten fixed pictures and what the model makes of them; the training's generators are not touched."""
-    x = data.to("cpu").sample(10, torch.Generator().manual_seed(seed))["x"]
-    if not models.can_encode(model):
-        codes = model.prior(10, torch.Generator(models.device_of(model)).manual_seed(seed))
-        return {"pictures": x, "samples": models.decode(model, codes)}
-    return {"pictures": x, "reconstructions": models.decode(model, models.encode(model, x))}
-
-
-def _live_picture(data: Data, seed: int):
-    from disentkit.explore.live import Live
-
-    return Live(data.to("cpu").sample(10, torch.Generator().manual_seed(seed)))
-
-
-def _in_notebook() -> bool:
-    """True inside a Jupyter kernel."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
-
-
-def versions() -> dict[str, str]:
-    """What the card says about software."""
-    python = platform.python_version()
-    return {"disentkit": __version__, "python": python, "torch": torch.__version__, "numpy": np.__version__}
-
-
-def device_name(device: torch.device) -> str:
-    """The card's word for a device: the GPU's name, or cpu with the processor's."""
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    processor = str(torch.cpu.get_capabilities().get("cpu_name", "") or platform.processor())
-    return f"{device.type}: {processor}".rstrip(": ")
-
-
-def _factors_to_card(space: FactorSpace | None) -> list[dict] | None:
-    return None if space is None else _plain([dataclasses.asdict(f) for f in space])
-
-
-def _factors_from_card(factors: list[dict] | None) -> FactorSpace | None:
-    if factors is None:
-        return None
-    tuples = [{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in factors]
-    return FactorSpace(Factor(**f) for f in tuples)
-
-
-def _plain(value):
-    """As it comes back from JSON: tuples are lists."""
-    return json.loads(json.dumps(value))

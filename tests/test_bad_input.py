@@ -1,8 +1,6 @@
 """A careless user loses nothing: what a refusal, a second training, a full GPU or a full disk leave behind."""
 
 import errno
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import torch
 import toys
 
-from disentkit import checkpoints, metrics, runs, training, workbench
+from disentkit import checkpoints, cli, metrics, runs, training, workbench
 from disentkit.data.base import ArrayData
 from disentkit.errors import UserError
 
@@ -33,18 +31,22 @@ def test_a_refused_training_takes_nothing_away(monkeypatch):
     assert kept.read_bytes() == b"hours"
 
 
-def test_two_trainings_of_one_name_at_once(monkeypatch):
+def test_two_trainings_of_one_name_at_once(monkeypatch, capsys):
     fit, working = training.fit, runs.home() / "working"
 
     def another(*args, **options):
-        with pytest.raises(UserError, match=f"is being trained at this moment, by process {os.getpid()}. Wait for it"):
+        with pytest.raises(UserError, match="is being trained at this moment, by another process or notebook. Wait"):
             smoke("vae", resume=False, steps=2)
+        assert checkpoints.is_trained(working / "vae-dsprites-smoke-s0")
+        (working / "vae-dsprites-smoke-s0").mkdir(exist_ok=True)
+        assert cli.main(["runs", "rm", "working/vae-dsprites-smoke-s0"]) == 2
+        assert "working/vae-dsprites-smoke-s0 is being trained at this moment, so it stays" in capsys.readouterr().err
         return fit(*args, **options)
 
     monkeypatch.setattr(training, "fit", another)
     smoke("vae", steps=2)
-    assert not list(working.iterdir())
-    (working / "vae-dsprites-smoke-s0.running").write_text(f"{os.getpid()} 1.0 {platform.node()}")  # left by a kill
+    assert not [path for path in working.iterdir() if path.is_dir()]
+    assert not checkpoints.is_trained(working / "vae-dsprites-smoke-s0")
     monkeypatch.setattr(training, "fit", fit)
     assert smoke("vae", steps=2).card["stopped"] == "done"
 

@@ -52,7 +52,8 @@ def test_the_help_teaches(capsys, argv):
     assert all(word in out for word in ("examples:", "disentkit train factorvae", "DISENTKIT_HOME", "smoke", "paper"))
 
 
-ALL = ("lab", "run", "train", "score", "data", "data list", "data fetch", "runs", "runs list", "runs rm", "doctor")
+ALL = ("lab", "run", "train", "score", "data", "data list", "data fetch", "data export", "sweep", "runs",
+       "runs list", "runs rm", "doctor")  # fmt: skip
 
 
 @pytest.mark.parametrize("argv", ALL)
@@ -133,8 +134,9 @@ def test_cuda_that_is_not_there_is_one_line(capsys, monkeypatch):
 def test_a_home_that_cannot_be_written_is_one_line(capsys, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DISENTKIT_HOME", str(tmp_path / "file" / "home"))
-    code, _, err = call(capsys, "runs", "list")
+    code, _, err = call(capsys, "train", "factorvae", "--preset", "smoke")
     assert code == 2 and "Set DISENTKIT_HOME" in err and err.count("\n") == 1
+    assert call(capsys, "runs", "list")[0] == 0  # looking needs no writing
 
 
 def test_control_c_is_130(capsys, monkeypatch):
@@ -201,13 +203,13 @@ def test_an_interrupted_training_says_so_and_goes_on(capsys, home, monkeypatch):
     monkeypatch.setattr(FactorVAE, "step", whole_step)
     code, out, _ = call(capsys, *argv)
     assert code == 0 and "going on where it was interrupted" in out
-    assert not list((home / "working").iterdir())
+    assert not [f for f in (home / "working").iterdir() if f.is_dir()]  # a lock file may stay
 
 
 def test_an_interrupted_training_can_be_removed(capsys, home):
     (home / "working" / "factorvae-dsprites-quick-s0").mkdir(parents=True)
     assert call(capsys, "runs", "rm", "working/factorvae-dsprites-quick-s0")[0] == 0
-    assert not list((home / "working").iterdir())
+    assert not [f for f in (home / "working").iterdir() if f.is_dir()]  # a lock file may stay
 
 
 def test_no_runs_yet(capsys):

@@ -7,6 +7,10 @@ import pandas as pd
 import pytest
 from evidence import run as evidence
 
+from disentkit import machine, training
+from disentkit.data.dsprites import DSprites
+from disentkit.methods.factorvae import FactorVAE, Settings
+
 TABLE, CARD = evidence.RESULTS / "factorvae_quick.csv", evidence.RESULTS / "factorvae_quick.json"
 
 SOURCE = '''
@@ -112,6 +116,19 @@ def test_only_quick_writes_into_the_results(capsys):
     with pytest.raises(SystemExit):
         evidence.main(["--preset", "smoke"])
     assert "give --out" in capsys.readouterr().err
+
+
+def test_fit_still_computes_what_the_tables_were_made_with():
+    """Seeds, draws, order of updates and the reading of losses, in float32; a change here asks for `make evidence`."""
+    settings = Settings(gamma=10.0, d=4, fc=32, width=32, layers=2, lr=1e-3, lr_D=1e-3, batch=16, steps=40, size=16)
+    with machine.seeded(0):
+        learner = FactorVAE(settings, DSprites(16).spec)
+    rows = training.fit(learner, DSprites(16), steps=40, batch=16, seed=0, device="cpu", precision="float32", threads=1,
+                        read_every=20, say=lambda *said: None).rows  # fmt: skip
+    assert [row["step"] for row in rows] == [20, 40]
+    assert [row["recon"] for row in rows] == pytest.approx([145.3241, 69.0386], rel=1e-4)
+    assert [row["kl_1"] for row in rows] == pytest.approx([4.16809, 1.52333], rel=1e-3)
+    assert [row["loss_D"] for row in rows] == pytest.approx([0.696352, 0.704013], rel=1e-4)
 
 
 @pytest.mark.slow

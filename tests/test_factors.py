@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from disentkit.data.base import ArrayData, Renderer
 from disentkit.data.factors import Factor, FactorSpace, category
-from disentkit.data.laws import Correlated, Grid, HeldOut, Real
+from disentkit.data.laws import Correlated, Grid, HeldOut, Real, draw_fixed
 
 SPACE = FactorSpace([category("kind", "a", "b", "c"), Factor("x", "real", (0.0, 0.5, 2.0, 4.0)),
                      Factor("turn", "cyclic", tuple(range(0, 360, 60)), unit="deg")])  # fmt: skip
@@ -64,6 +64,9 @@ def test_nearest_grid_value():
     (lambda: Correlated("x", "turn", 1.5), "strength must lie in 0 ... 1, not 1.5"),
     (lambda: Correlated("x", "y", 1).draw(SPACE, 2, rng()), "no factor 'y'"),
     (lambda: HeldOut(Grid(), lambda v: v[:, 0] >= 0).draw(SPACE, 2, rng()), "the held-out rule leaves too few tuples"),
+    (lambda: HeldOut(Real(), lambda v: v[:, 0] >= 0).draw(SPACE, 2, rng()), "the held-out rule leaves too few tuples"),
+    (lambda: draw_fixed(HeldOut(Real(), lambda v: v[:, 0] > 0), SPACE, 1, 2, rng()), "over the law Grid"),
+    (lambda: draw_fixed(Grid(), SPACE, 3, 2, rng()), "there is no factor 3; the 3 factors count from 0"),
 ])  # fmt: skip
 def test_errors_say_what_was_wrong(make, message):
     with pytest.raises(ValueError, match=message):
@@ -114,6 +117,32 @@ def test_held_out_tuples_never_come_and_the_rest_keep_their_shares():
     assert (flat[~held] - 500).abs().max() < 5 * 500**0.5
 
 
+@pytest.mark.parametrize("fixed", ["x", "turn"])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_a_fixed_factor_keeps_its_correlated_partner(fixed, strength):
+    """Fixing one of the two and drawing the other gives back the law's own pairs."""
+    law = Correlated("x", "turn", strength)
+    fixed = draw_fixed(law, SPACE, SPACE.index(fixed), 4, rng(), groups=10_000)
+    shares = [torch.bincount(SPACE.flat_of(SPACE.to_grid(v)) % (SPACE.sizes[1] * SPACE.sizes[2]),
+                             minlength=SPACE.sizes[1] * SPACE.sizes[2]) / len(v)
+              for v in (fixed, law.draw(SPACE, 40_000, rng()))]  # fmt: skip
+    torch.testing.assert_close(shares[0], shares[1], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_fixed_factor_never_brings_a_held_out_tuple_back(k):
+    law = HeldOut(Grid(), lambda v: (v[:, 0] == 1) & (v[:, 1] > 1))
+    values = draw_fixed(law, SPACE, k, 5, rng(), groups=2000)
+    assert not law.rule(values).any()
+    groups = values.reshape(2000, 5, 3)
+    assert (groups[:, :, k] == groups[:, :1, k]).all()
+    free = [j for j in range(3) if j != k]
+    assert all((groups[:, :, j] != groups[:, :1, j]).any() for j in free)
+    assert len(groups[:, 0, k].unique()) == SPACE.sizes[k]  # every value comes
+
+
+
+
 # ---- a renderer, also as a model
 
 
@@ -136,8 +165,6 @@ def test_renderer_draws_by_its_law():
     held = dots.with_law(HeldOut(Grid(), lambda v: v[:, 0] == 0))
     assert Renderer.sample(held, 100, rng())["factors"][:, 0].unique().tolist() == [1]
     assert Renderer.sample(dots, 100, rng())["factors"][:, 0].unique().tolist() == [0, 1]
-    with pytest.raises(ValueError, match="sample_fixed would meet held-out tuples"):
-        held.sample_fixed(1, 2, rng())
 
 
 def test_fingerprint_changes_with_the_law_and_nothing_else():

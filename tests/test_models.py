@@ -87,12 +87,25 @@ def test_a_users_own_model():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: models.encode(Plain(), torch.zeros(1, 1, 2, 2)), "Plain has no encoder, so no code can be read"),
-    (lambda: models.encode(coder(), torch.zeros(1, 3, 16, 16)), r"reads images \(1, 16, 16\), not \(3, 16, 16\)"),
+    (lambda: models.encode(coder(), torch.zeros(1, 3, 16, 16)), r"reads images \(N, 1, 16, 16\), not \(1, 3, 16"),
+    (lambda: models.encode(coder(), torch.zeros(1, 16, 16)), r"reads images \(N, 1, 16, 16\), not \(1, 16, 16\)"),
+    (lambda: models.encode(coder(), torch.full((1, 1, 16, 16), 255.0)), "these reach from 255 to 255; divide by 255"),
+    (lambda: models.encode(coder(), torch.full((1, 1, 16, 16), torch.nan)), "images must lie in 0 ... 1, these reach"),
+    (lambda: models.encode(coder(), "cat.png"), "images must be a tensor or an array, not str"),
+    (lambda: models.decode(Plain(), "z"), "codes must be a tensor or an array, not str"),
     (lambda: models.decode(Plain(), torch.zeros(1, 3)), r"codes must be \(N, 2\), not \(1, 3\)"),
 ])  # fmt: skip
 def test_errors_say_what_was_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_encode_takes_numpy_bytes_and_doubles():
+    model, x = coder(), torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    wanted = models.encode(model, x.float() / 255)
+    for same in (x, x.numpy(), x.double() / 255, x.numpy() / 255.0):
+        torch.testing.assert_close(models.encode(model, same), wanted)
+    assert torch.equal(models.decode(model, wanted.double().numpy()), models.decode(model, wanted))
 
 
 # ---- learners

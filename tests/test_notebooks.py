@@ -48,11 +48,13 @@ def test_begins_with_its_parameters_and_defaults_to_quick(notebook):
 
 @by_name
 def test_prose_between_code(notebook):
-    """Never more than two code cells in a row, at least three exercises, nothing longer than a page."""
-    kinds = [cell.cell_type for cell in nbformat.read(notebook, 4).cells]
+    """Never more than two code cells in a row, no cell longer than 24 lines, at least three exercises."""
+    cells = nbformat.read(notebook, 4).cells
+    kinds = [cell.cell_type for cell in cells]
     rows = re.findall(r"c+", "".join(k[0] for k in kinds))
-    stubs = [cell for cell in nbformat.read(notebook, 4).cells if cell.metadata.get("tags")]
-    assert max(map(len, rows)) <= 3 and kinds[0] == "markdown"
+    stubs = [cell for cell in cells if cell.metadata.get("tags")]
+    assert max(map(len, rows)) <= 2 and kinds[0] == "markdown"
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 24
     assert len([s for s in stubs if s.metadata.tags[0].startswith("exercise-")]) >= 3
     assert len(answers(notebook)) == len(code_cells(notebook, "exercise-")) == len(code_cells(notebook, "check-"))
 

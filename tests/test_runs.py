@@ -13,7 +13,7 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from disentkit import models, runs, workbench
+from disentkit import models, places, runs, workbench
 from disentkit.errors import UserError
 
 SHIPPED = runs.SHIPPED
@@ -137,7 +137,7 @@ def test_read_only_home(monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.tempfile, "TemporaryFile", refuse)
+        patch.setattr(places.tempfile, "TemporaryFile", refuse)
         with pytest.raises(
             UserError, match=r"cannot write to .*home \(Permission denied\). Set DISENTKIT_HOME to a folder"
         ):
@@ -145,16 +145,16 @@ def test_read_only_home(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
         with pytest.raises(UserError, match="cannot write to"):
-            runs.home()
+            places.writable_home()
 
 
 def test_home_is_the_variable_or_the_checkout(monkeypatch, tmp_path):
     monkeypatch.setenv("DISENTKIT_HOME", str(tmp_path / "mine"))
-    assert runs.home() == tmp_path / "mine" and (tmp_path / "mine").is_dir()
-    assert list((tmp_path / "mine").iterdir()) == []
+    assert places.home() == tmp_path / "mine" and not (tmp_path / "mine").exists()
+    assert places.writable_home() == tmp_path / "mine" and list((tmp_path / "mine").iterdir()) == []
     monkeypatch.delenv("DISENTKIT_HOME")
-    monkeypatch.setattr(runs, "CHECKOUT", tmp_path / "checkout")
-    assert runs.home() == tmp_path / "checkout" / "data" / "local"
+    monkeypatch.setattr(places, "CHECKOUT", tmp_path / "checkout")
+    assert places.home() == tmp_path / "checkout" / "data" / "local"
 
 
 # ---- opening
@@ -321,12 +321,13 @@ def test_remove(run, tmp_path):
 def test_shipped_runs_are_whole_small_and_honest(monkeypatch):
     monkeypatch.setattr(runs, "SHIPPED", SHIPPED)
     shipped = [f for f in runs.folders() if f.parent == SHIPPED]
+    assert shipped
     for folder in shipped:
         run = workbench.open_run(folder)
         assert (folder / "weights.safetensors").stat().st_size <= 10_000_000
         floats = [w for w in load_file(folder / "weights.safetensors").values() if w.is_floating_point()]
         assert all(w.dtype == torch.float16 for w in floats)
         assert run.history["step"].iloc[-1] == run.card["steps"]
-        assert str(Path.home()) not in json.dumps(run.card) and str(runs.CHECKOUT) not in json.dumps(run.card)
+        assert str(Path.home()) not in json.dumps(run.card) and str(places.CHECKOUT) not in json.dumps(run.card)
         pictures = models.decode(run.model, models.encode(run.model, run.data().sample(4, torch.Generator())["x"]))
         assert pictures.shape == (4, *run.model.image_shape)

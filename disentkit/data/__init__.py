@@ -1,4 +1,4 @@
-"""Data sets by name: `load`, `names`, `describe`, `fetch`.
+"""Data sets by name: `load`, `options_of`, `names`, `describe`, `fetch`.
 
 `load` imports the one module it needs, so importing this package stays fast. The classes for data of your own
 (`ArrayData`, `Renderer`, `Factor`, `FactorSpace`, laws) are in `data.base`, `data.factors` and `data.laws`.
@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from disentkit.errors import UserError, one_of
+from disentkit.places import home
 
 if TYPE_CHECKING:
     from disentkit.data.base import Data
@@ -52,12 +53,52 @@ _SETS = {
     "folder": {
         "load": "disentkit.data.folder:load",
         "fetch": "",
-        "factors": "none",
+        "factors": "those of a table factors.csv in it, or none",
         "images": "yours",
         "size": "any, colour or grey",
         "licence": "yours",
         "download": "none",
         "note": "path=FOLDER of your own pictures",
+    },
+    "celeba": {
+        "load": "disentkit.data.celeba:load",
+        "fetch": "disentkit.data.celeba:fetch",
+        "factors": "40 attributes of 2, where their list is there",
+        "images": "202,599",
+        "size": "any, colour or grey; the originals are 178x218",
+        "licence": "non-commercial research",
+        "download": "by hand",
+        "note": "photographs of faces; path=FOLDER around img_align_celeba/, split='train', 'valid', 'test' or 'all'",
+    },
+    "chairs": {
+        "load": "disentkit.data.chairs:load",
+        "fetch": "disentkit.data.chairs:fetch",
+        "factors": "none",
+        "images": "86,366",
+        "size": "any, colour or grey",
+        "licence": "none stated",
+        "download": "by hand",
+        "note": "1,393 chairs from 62 sides; path=FOLDER around rendered_chairs/",
+    },
+    "faces": {
+        "load": "disentkit.data.faces:load",
+        "fetch": "disentkit.data.faces:fetch",
+        "factors": "identity 50, azimuth 21, elevation 11, light 11, or those of your own pictures",
+        "images": "127,050, or yours",
+        "size": "any, grey",
+        "licence": "the face model's, its pictures cannot be handed on",
+        "download": "none: you render them",
+        "note": "path=FILE of the array of all renderings, or a FOLDER of pictures",
+    },
+    "shapes3d": {
+        "load": "disentkit.data.shapes3d:load",
+        "fetch": "disentkit.data.shapes3d_file:fetch",
+        "factors": "floor_hue 10, wall_hue 10, object_hue 10, scale 8, shape 4, orientation 15",
+        "images": "480,000",
+        "size": "64x64 colour, also 32",
+        "licence": "Apache-2.0",
+        "download": "none; real file 268 MB",
+        "note": "drawn by casting rays, any value between grid points; source=FILE reads the real pictures (6 GB)",
     },
 }
 
@@ -78,14 +119,18 @@ def load(name: str, **options: Any) -> Data:
 
     Raises UserError for an unknown name or option and for missing or broken files.
     """
-    loader = _function(_SETS[one_of("data set", name, _SETS)]["load"])
-    parameters = inspect.signature(loader).parameters
+    parameters = options_of(name)
     for option in options:
         one_of(f"option for data set '{name}':", option, parameters)
     needed = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
     if needed:
         raise UserError(f"data set '{name}' needs {', '.join(f'{option}=...' for option in needed)}")
-    return loader(**options)
+    return _function(_SETS[name]["load"])(**options)
+
+
+def options_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """What `load(name, ...)` takes; raises UserError for an unknown name."""
+    return inspect.signature(_function(_SETS[one_of("data set", name, _SETS)]["load"])).parameters
 
 
 def fetch(name: str) -> Path:
@@ -98,9 +143,7 @@ def fetch(name: str) -> Path:
 
 def folder_of(name: str) -> Path:
     """Where `fetch` puts the files of a data set."""
-    from disentkit import runs
-
-    return runs.home() / "datasets" / name
+    return home() / "datasets" / name
 
 
 def download(url: str, file: str, md5: str, folder: str) -> Path:

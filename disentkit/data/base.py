@@ -16,7 +16,7 @@ from torch import Tensor
 
 from disentkit.codes import Block, CodeSpace
 from disentkit.data.factors import Factor, FactorSpace
-from disentkit.data.laws import Grid, HeldOut
+from disentkit.data.laws import Grid, draw_fixed, rows_that_share
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,19 @@ class Renderer(Data):
 
     def fingerprint(self) -> str:
         # What the law draws, not its text: a held-out rule is a function, whose text differs from process to process.
+        # And some pictures, since a renderer may have options of its own; in 16 levels, as the last bit may differ
+        # between machines.
         drawn = self.law.draw(self.space, 200, torch.Generator().manual_seed(0))
-        return f"{super().fingerprint()} {hashlib.sha256(drawn.numpy().tobytes()).hexdigest()[:16]}"
+        pictures = (self.to("cpu").render(drawn[:20]) * 15).round().byte()
+        digest = hashlib.sha256(drawn.numpy().tobytes() + pictures.numpy().tobytes())
+        return f"{super().fingerprint()} {digest.hexdigest()[:16]}"
 
     def sample(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
         values = self.law.draw(self.space, n, rng)
         return {"x": self.render(values), "factors": values}
 
     def sample_fixed(self, k: int, n: int, rng: torch.Generator, groups: int = 1) -> dict[str, Tensor]:
-        if isinstance(self.law, HeldOut):
-            raise ValueError("sample_fixed would meet held-out tuples; take the data set under its full law")
-        values = self.law.draw(self.space, groups * n, rng).reshape(groups, n, -1)
-        values[:, :, k] = values[:, :1, k]
-        values = values.reshape(groups * n, -1)
+        values = draw_fixed(self.law, self.space, k, n, rng, groups)
         return {"x": self.render(values), "factors": values}
 
     # A renderer as a model.
@@ -150,7 +150,10 @@ class ArrayData(Data):
         self.image_shape = tuple(self.images.shape[1:])
         self.factors = None
         if factors is not None:
-            factors = torch.as_tensor(np.asarray(factors), dtype=torch.float32)
+            try:
+                factors = torch.as_tensor(np.asarray(factors), dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):
+                raise ValueError("factors must be a table of numbers; number the words of a category first") from None
             if factors.ndim != 2 or len(factors) != len(self.images):
                 raise ValueError(f"factors must be ({len(self.images)}, K), not {tuple(factors.shape)}")
             if not torch.isfinite(factors).all():
@@ -194,20 +197,62 @@ class ArrayData(Data):
     def sample_fixed(self, k: int, n: int, rng: torch.Generator, groups: int = 1) -> dict[str, Tensor]:
         if self.factors is None:
             raise ValueError(f"data set '{self.name}' has no factors, so none can be held fixed")
-        column = self.factors[:, k]
-        # Rows sorted by the factor's value: those that share a value stand in one run [start, end).
-        order = column.argsort(stable=True)
-        ranked = column[order].contiguous()
-        anchor = column[torch.randint(len(self), (groups,), generator=rng, device=rng.device)]
-        start, end = torch.searchsorted(ranked, anchor), torch.searchsorted(ranked, anchor, right=True)
-        place = torch.rand(groups, n, generator=rng, device=rng.device) * (end - start)[:, None]
-        place = torch.minimum(start[:, None] + place.long(), end[:, None] - 1)
-        return self.rows(order[place.reshape(-1)])
+        if not 0 <= k < len(self.space):
+            raise ValueError(f"there is no factor {k}; the {len(self.space)} factors count from 0")
+        order = self.factors[:, k].argsort(stable=True)
+        return self.rows(order[rows_that_share(self.factors[order, k], n, rng, groups)])
+
+
+class StoredGrid(Renderer):
+    """A full grid of stored images, indexed directly: a renderer whose `render` looks up the nearest grid tuple.
+
+    array  every tuple of `array.space` once, in grid order (last factor fastest)
+    """
+
+    def __init__(self, array: ArrayData, law=None):
+        self.array, self.name, self.space, self.image_shape = array, array.name, array.space, array.image_shape
+        self.law = Grid() if law is None else law
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __repr__(self) -> str:
+        return f"StoredGrid({self.name}: {len(self)} images {self.image_shape}, {self.law})"
+
+    @property
+    def images(self) -> Tensor:
+        """All images, (N, C, H, W) uint8, in grid order."""
+        return self.array.images
+
+    def to(self, device) -> StoredGrid:
+        moved = copy.copy(super().to(device))
+        moved.array = self.array.to(device)
+        return moved
+
+    def fingerprint(self) -> str:
+        return f"{self.array.fingerprint()} {super().fingerprint()}"
+
+    def render(self, values: Tensor) -> Tensor:
+        """Images (n, C, H, W) float32 in [0, 1] of the grid tuples nearest to values (n, K)."""
+        return self.array.rows(self.space.flat_of(self.space.to_grid(values)))["x"]
+
+    def sample(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
+        return self._on_grid(super().sample(n, rng))
+
+    def sample_fixed(self, k: int, n: int, rng: torch.Generator, groups: int = 1) -> dict[str, Tensor]:
+        return self._on_grid(super().sample_fixed(k, n, rng, groups))
+
+    def _on_grid(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with the factors of the pictures that were found, where a law drew between grid points."""
+        return {**batch, "factors": self.space.from_grid(self.space.to_grid(batch["factors"]))}
 
 
 def _as_images(images) -> Tensor:
     """Check images and bring them to (N, C, H, W), uint8 or float32 in [0, 1]."""
-    images = torch.as_tensor(images)
+    try:
+        images = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"images must be one array of numbers, not {type(images).__name__}") from None
     if images.dtype == torch.uint8:
         pass
     elif images.is_floating_point():
@@ -223,8 +268,8 @@ def _as_images(images) -> Tensor:
         images = images.permute(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), not {tuple(images.shape)}")
-    if len(images) == 0:
-        raise ValueError("there are no images")
+    if images.numel() == 0:
+        raise ValueError("there are no images" if len(images) == 0 else "the images have no pixels")
     return images.contiguous()
 
 

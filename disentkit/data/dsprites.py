@@ -8,7 +8,6 @@ pictures agree but for 1.3 pixels in 100,000 (see `DSprites`), so no download is
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disentkit.data.base import ArrayData, Data, Renderer
+from disentkit.data.base import ArrayData, Data, Renderer, StoredGrid
 from disentkit.data.factors import Factor, FactorSpace, category
 from disentkit.data.laws import Grid
 from disentkit.errors import UserError
@@ -79,6 +78,8 @@ class DSprites(Renderer):
         Scale and position beyond their range are drawn at its end and a shape as the nearest one: a check would read
         the values back to the host, so it stays with whoever takes values from outside (`space.check`).
         """
+        if values.ndim != 2 or values.shape[1] != len(self.space):
+            raise ValueError(f"factors must be (n, 5) for {', '.join(self.space.names)}, not {tuple(values.shape)}")
         shape, scale, turn, x, y = values.float().unbind(1)  # each (n,)
         scale = scale.clamp(0.5, 1.0)
         cx, cy = 16 + 32 * x.clamp(0, 1), 16 + 32 * y.clamp(0, 1)
@@ -116,50 +117,6 @@ def _inside(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
     middle = 4 - q * (2 + 8 * q)
     heart = ((origin - v) / unit - middle).square() <= q * (19 - 8 * q).square()
     return torch.where(shape < 0.5, square, torch.where(shape < 1.5, ellipse, heart))
-
-
-class StoredGrid(Renderer):
-    """A full grid of stored images, indexed directly: a renderer whose `render` looks up the nearest grid tuple.
-
-    array  every tuple of `array.space` once, in grid order (last factor fastest)
-    """
-
-    def __init__(self, array: ArrayData, law=None):
-        self.array, self.name, self.space, self.image_shape = array, array.name, array.space, array.image_shape
-        self.law = Grid() if law is None else law
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __repr__(self) -> str:
-        return f"StoredGrid({self.name}: {len(self)} images {self.image_shape}, {self.law})"
-
-    @property
-    def images(self) -> Tensor:
-        """All images, (N, C, H, W) uint8, in grid order."""
-        return self.array.images
-
-    def to(self, device) -> StoredGrid:
-        moved = copy.copy(super().to(device))
-        moved.array = self.array.to(device)
-        return moved
-
-    def fingerprint(self) -> str:
-        return f"{self.array.fingerprint()} {super().fingerprint()}"
-
-    def render(self, values: Tensor) -> Tensor:
-        """Images (n, C, H, W) float32 in [0, 1] of the grid tuples nearest to values (n, K)."""
-        return self.array.rows(self.space.flat_of(self.space.to_grid(values)))["x"]
-
-    def sample(self, n: int, rng: torch.Generator) -> dict[str, Tensor]:
-        return self._on_grid(super().sample(n, rng))
-
-    def sample_fixed(self, k: int, n: int, rng: torch.Generator, groups: int = 1) -> dict[str, Tensor]:
-        return self._on_grid(super().sample_fixed(k, n, rng, groups))
-
-    def _on_grid(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with the factors of the pictures that were found, where a law drew between grid points."""
-        return {**batch, "factors": self.space.from_grid(self.space.to_grid(batch["factors"]))}
 
 
 def load(size: int = 64, law=None, source: str | Path | None = None, verify: bool = True) -> Data:

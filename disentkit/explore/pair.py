@@ -10,8 +10,10 @@ import html
 from collections.abc import Sequence
 
 import ipywidgets
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from disentkit import models
@@ -20,6 +22,8 @@ from disentkit.explore import images
 from disentkit.explore.controls import label_width
 from disentkit.explore.panel import Panel
 from disentkit.explore.ranking import Ranked, ranked
+
+TILE, SPACE = 64, 10  # pixels of a sheet: its tiles' height, as `images.sheet` enlarges them, and the room between them
 
 
 class Reading:
@@ -41,10 +45,11 @@ class Reading:
 
 
 class Ranks:
-    """One picture read by two models, whose blocks are paired by rank: picture | left | right.
+    """One picture read by two models, whose blocks move in pairs: picture | left | right.
 
-    Code: which picture (one-hot), and a shift per rank in -1 ... 1. At 0 each model shows the picture as it read it; 1
+    Code: which picture (one-hot), and a shift per pair in -1 ... 1. At 0 each model shows the picture as it read it; 1
     is half of each block's own range upwards. A right block that changes the picture the other way round is mirrored.
+    A pair is named after the factor found for both, `x: z3 | z7`, or `by rank: z1 | z0` where there is none.
     """
 
     def __init__(self, left, right, pictures: Tensor, left_stats=None, right_stats=None):
@@ -54,9 +59,9 @@ class Ranks:
         pairs = _paired(ranked(left.codes, left_stats), ranked(right.codes, right_stats))
         self.ranks: list[tuple[Ranked, Ranked, float]] = []
         blocks = [Block("picture", "onehot", (len(pictures),), labels=tuple(str(i + 1) for i in range(len(pictures))))]
-        for i, (a, b) in enumerate(pairs):
+        for a, b in pairs:
             sign = self._sign(a, b)
-            what = a.factor if a.factor and a.factor == b.factor else f"rank {i + 1}"
+            what = a.factor if a.factor and a.factor == b.factor else "by rank"
             name = f"{what}: {a.block.name} | {b.block.name}" + (" mirrored" if sign < 0 else "")
             blocks.append(Block(name, "uniform", low=-1.0, high=1.0))
             self.ranks.append((a, b, sign))
@@ -90,8 +95,9 @@ class Compare(Panel):
         the sliders are left's. Shown: the true picture and right's reconstruction of it; beside them, which of right's
         latents moved since the present slider was taken up. `sources` are codes of left, as for a panel.
     both encode:
-        the same picture is read by both; one slider per rank shifts the i-th block found for the same factor in both,
-        then the i-th most important ones. `sources` are the pictures (n, C, H, W).
+        the same picture is read by both; one slider per pair shifts the i-th block found for the same factor in both,
+        then the i-th most important ones. Latents that tell less than 0.05 nats have no slider: nothing would be
+        compared with something. `sources` are the pictures (n, C, H, W).
 
     left_stats, right_stats  block statistics, as for a panel. Raises ValueError where neither comparison is possible.
     """
@@ -140,6 +146,20 @@ class Compare(Panel):
             with self._errors(fresh=False):
                 self.bars.value = _bars(self.moved(), self._taken_up, self.names[1], label_width(self._latents))
 
+    def _sheet(self, columns: int, title: str) -> np.ndarray:
+        """The panel's sheet with room between the tiles, and over each of them who drew which part of it."""
+        counts = [columns if row.block.scalar else row.block.size for row in self.rows if not _wide(row.block)]
+        if not counts:
+            return super()._sheet(columns, title)
+        sheet, (high, wide) = super()._sheet(columns, ""), self.model.image_shape[1:]
+        step = wide * max(1, TILE // high) + images.GAP  # from one tile to the next
+        left = sheet.shape[1] - step * max(counts)
+        tiles = [sheet[:, left + step * i :][:, :step] for i in range(max(counts))]
+        room = np.full((len(sheet), SPACE, 3), 255, np.uint8)
+        parts = [sheet[:, :left], *(part for tile in tiles for part in (tile, room))]
+        heads = _heads(self.names, step, step + SPACE, max(counts), left, title)
+        return np.concatenate([heads, np.concatenate(parts, axis=1)])
+
     @property
     def _side(self) -> int:
         return 192
@@ -154,8 +174,8 @@ class Compare(Panel):
 
 
 def _paired(left: list[Ranked], right: list[Ranked]) -> list[tuple[Ranked, Ranked]]:
-    """Scalar blocks in pairs, each used once: by common factor, best correlation first; then by importance."""
-    left, right = ([row for row in rows if row.block.scalar] for rows in (left, right))
+    """Living scalar blocks in pairs, each used once: by common factor, best correlation first; then by importance."""
+    left, right = ([row for row in rows if row.block.scalar and not row.dead] for rows in (left, right))
     pairs = []
     for factor in dict.fromkeys(row.factor for row in left if row.factor):
         both = [[row for row in rows if row.factor == factor] for rows in (left, right)]
@@ -164,6 +184,36 @@ def _paired(left: list[Ranked], right: list[Ranked]) -> list[tuple[Ranked, Ranke
     used = [{pair[side].block.name for pair in pairs} for side in (0, 1)]
     rest = [[row for row in rows if row.block.name not in names] for rows, names in zip((left, right), used)]
     return pairs + list(zip(*rest))
+
+
+def _wide(block: Block) -> bool:
+    """True for a block that has no row in a sheet."""
+    return not (block.scalar or block.kind == "onehot")
+
+
+def _heads(names: Sequence[str], wide: int, step: int, count: int, left: int, title: str) -> np.ndarray:
+    """The top (h, left + count * step, 3) of a sheet: the title, and the names side by side over every tile."""
+    font, line, each = ImageFont.load_default(11), 13, wide / len(names)
+    lines = [_wrapped(name, font, each - 4) for name in names]
+    top = 22 if title else 2
+    canvas = Image.new("RGB", (left + count * step, top + line * max(map(len, lines)) + 2), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 4), title, images.INK, ImageFont.load_default(13))
+    for i in range(count):
+        for k, words in enumerate(lines):
+            for row, text in enumerate(words):
+                y = canvas.height - line * (len(words) - row)
+                draw.text((left + i * step + each * (k + 0.5), y), text, images.FAINT, font, anchor="ma")
+    return np.asarray(canvas)
+
+
+def _wrapped(name: str, font, wide: float) -> list[str]:
+    """The words of a name in lines of at most `wide` pixels; a longer word has a line of its own."""
+    lines: list[str] = []
+    for word in name.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        lines = [*lines[:-1], longer] if lines and font.getlength(longer) <= wide else [*lines, word]
+    return lines or [""]
 
 
 def _shifted(codes: Tensor, row: Ranked, shift: Tensor) -> Tensor:

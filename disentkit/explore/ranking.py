@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from disentkit.codes import Block, CodeSpace
 
+# A label is read as a finding. So it names no factor that the block follows more weakly than this, nor one of a latent
+# that tells less than such a correlation takes: -ln(1 - 0.3^2) / 2 nats. Ranks see a pattern in any trembling.
+WEAK, FEW_NATS = 0.3, 0.05
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -29,6 +33,11 @@ class Ranked:
         return f"{name}  {self.factor}" + ("" if self.correlation is None else f" ({self.correlation:.2f})")
 
     @property
+    def dead(self) -> bool:
+        """True for a latent that tells next to nothing."""
+        return self.unit == "nats" and self.importance is not None and self.importance < FEW_NATS
+
+    @property
     def weight(self) -> str:
         """The importance in words: `2.1 nats`, or empty."""
         if self.importance is None:
@@ -47,6 +56,8 @@ def ranked(codes: CodeSpace, stats: Sequence[dict] | None) -> list[Ranked]:
 
     stats  dicts with `name` and any of `low`, `high`, `importance`, `unit` (of the importance; nats where it is left
            out), `factor`, `correlation`. Raises ValueError for a name that the code has not.
+
+    A factor counts as found from a correlation of 0.3 on, in a block that tells at least 0.05 nats.
     """
     known = {stat["name"]: stat for stat in stats or ()}
     for name in known:
@@ -57,6 +68,14 @@ def ranked(codes: CodeSpace, stats: Sequence[dict] | None) -> list[Ranked]:
         low, high = stat.get("low", block.low), stat.get("high", block.high)
         if not low < high:  # a collapsed block: every picture has the same value
             low, high = block.low, block.high
-        about = stat.get("importance"), stat.get("unit", "nats"), stat.get("factor"), stat.get("correlation")
-        rows.append(Ranked(block, float(low), float(high), *about))
+        importance, unit = stat.get("importance"), stat.get("unit", "nats")
+        found = (stat.get("factor"), stat.get("correlation")) if _found(stat, importance, unit) else (None, None)
+        rows.append(Ranked(block, float(low), float(high), importance, unit, *found))
     return sorted(rows, key=lambda row: float("inf") if row.importance is None else -row.importance)
+
+
+def _found(stat: dict, importance: float | None, unit: str) -> bool:
+    """Whether the statistics carry the factor they name."""
+    correlation = stat.get("correlation")
+    told = importance is None or unit != "nats" or importance >= FEW_NATS
+    return told and (correlation is None or correlation >= WEAK)

@@ -12,6 +12,14 @@ METHODS = {
     "vae": ("disentkit.methods.vae", "VAE"),
     "betavae": ("disentkit.methods.vae", "BetaVAE"),
     "factorvae": ("disentkit.methods.factorvae", "FactorVAE"),
+    "annealedvae": ("disentkit.methods.annealed", "AnnealedVAE"),
+    "betatcvae": ("disentkit.methods.betatcvae", "BetaTCVAE"),
+    "dipvae1": ("disentkit.methods.dipvae", "DIPVAE1"),
+    "dipvae2": ("disentkit.methods.dipvae", "DIPVAE2"),
+    "aae": ("disentkit.methods.aae", "AAE"),
+    "minibatchtc": ("disentkit.methods.minibatch_tc", "MinibatchTC"),
+    "infogan": ("disentkit.methods.infogan", "InfoGAN"),
+    "infowgan": ("disentkit.methods.infowgan_gp", "InfoWGAN"),
 }
 
 

@@ -10,7 +10,7 @@ Not here: any metric's own rule (see the file of each metric).
 import numpy as np
 import torch
 
-from disentkit.codes import Block
+from disentkit.codes import Block, gaussian_kl
 from disentkit.data.base import ArrayData
 from disentkit.models import can_encode, encode, posterior
 
@@ -54,7 +54,7 @@ class ArraySource:
 
     protocol = "arrays"
 
-    def __init__(self, codes, factors, names=None, seed: int = 0):
+    def __init__(self, codes, factors, names=None, seed: int = 0, categorical=()):
         self.codes, values = table(codes, "codes"), table(factors, "factors")
         if len(self.codes) != len(values):
             raise ValueError(f"codes have {len(self.codes)} rows and factors {len(values)}: row i of both must "
@@ -63,7 +63,7 @@ class ArraySource:
         if len(names) != values.shape[1]:
             raise ValueError(f"names has {len(names)} entries for {values.shape[1]} factor columns")
         self.columns = [f"z{j}" for j in range(self.codes.shape[1])]
-        self.discrete, self.left_out = [False] * len(self.columns), {}
+        self.discrete, self.left_out = _flags(categorical, len(self.columns)), {}
         self.rng = np.random.default_rng(seed)
         self.classes, self.factors, self.constant, _ = _varying(_numbered(values, names), names)
         self._index = {}
@@ -167,7 +167,7 @@ class ModelSource:
         for start in range(0, POINTS, CHUNK):
             x = self.data.sample(min(CHUNK, POINTS - start), self.torch_rng)["x"]
             mu, logvar = (part.double() for part in posterior(self.model, x))  # (n, D) each
-            total = total + 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(dim=0)  # (D,)
+            total = total + gaussian_kl(mu, logvar).sum(dim=0)  # (D,)
         return (total / POINTS)[[block.at[0] for block in self.blocks]].numpy()
 
     def _columns(self, x: torch.Tensor) -> np.ndarray:
@@ -202,17 +202,25 @@ class ModelSource:
         return np.concatenate(list(self._fixed(k, 2, count)))
 
 
-def source(codes, factors, names=None, seed: int = 0, onehot: bool = False) -> ArraySource | ModelSource:
-    """The source for a metric's first two arguments: (codes, factors) as arrays, or (model, data)."""
+def source(
+    codes, factors, names=None, seed: int = 0, onehot: bool = False, categorical=()
+) -> ArraySource | ModelSource:
+    """The source for a metric's first two arguments: (codes, factors) as arrays, or (model, data).
+
+    onehot       whether a model's one-hot blocks are scored, as one column of category numbers
+    categorical  which columns of an array hold category numbers
+    """
     seed = whole("seed", seed, least=0)
     if hasattr(codes, "codes") and hasattr(codes, "decode"):
-        if names is not None:
-            raise ValueError("names belongs to arrays of factors; with (model, data) the data names its factors")
+        if names is not None or len(categorical):
+            raise ValueError("names and categorical belong to arrays; with (model, data) both are known")
         return ModelSource(codes, factors, seed, onehot)
+    if hasattr(codes, "model"):
+        raise ValueError("a run is scored through its model: call metric(run.model, data), or workbench.score(run)")
     if hasattr(factors, "sample_fixed"):
         raise ValueError(f"a data set is scored together with a model, got {type(codes).__name__}: call metric(model, "
                          "data), or metric(codes, factors) with two arrays")
-    return ArraySource(codes, factors, names, seed)
+    return ArraySource(codes, factors, names, seed, categorical)
 
 
 def shares(rng: np.random.Generator, votes: int, K: int) -> np.ndarray:
@@ -224,6 +232,14 @@ def shares(rng: np.random.Generator, votes: int, K: int) -> np.ndarray:
     counts = np.full(K, votes // K)
     counts[rng.choice(K, votes % K, replace=False)] += 1
     return counts
+
+
+def _flags(categorical, d: int) -> list[bool]:
+    """d flags, True at the positions in `categorical`; ValueError for a position that is not there."""
+    for position in categorical:
+        if whole("a position in categorical", position, least=0) >= d:
+            raise ValueError(f"categorical names column {position}, and the codes have {d} columns, counted from 0")
+    return [j in set(categorical) for j in range(d)]
 
 
 def _numbered(values: np.ndarray, names) -> np.ndarray:

@@ -8,9 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from disentkit import models
-from disentkit.codes import Block
-
-COLLAPSED = 0.01  # nats: a latent with less KL says nothing, the threshold the FactorVAE score prunes by
+from disentkit.codes import KL_DEAD, Block, gaussian_kl
 
 
 def block_stats(model, data=None, n: int = 2000, seed: int = 0) -> list[dict]:
@@ -22,7 +20,8 @@ def block_stats(model, data=None, n: int = 2000, seed: int = 0) -> list[dict]:
                  99th percentile of the codes
     factor       the factor a scalar block follows best, with `correlation` in 0 ... 1: the absolute rank correlation
                  (Spearman) with a real factor, `correlation_ratio` with a category or a cyclic one. None without
-                 factors, and for blocks that no encoder reads
+                 factors, for blocks that no encoder reads, and for collapsed latents (less than 0.01 nats): those
+                 tremble a little with some factor, and ranks would make that look like knowledge
     """
     rng = torch.Generator().manual_seed(seed)
     batch = data.to("cpu").sample(n, rng) if data is not None else {}
@@ -40,8 +39,7 @@ def block_stats(model, data=None, n: int = 2000, seed: int = 0) -> list[dict]:
         row["importance"] = float(kl[list(block.at)].sum()) if nats else _change(model, codes, block.name)
         row["unit"] = "nats" if nats else "change"
         row["factor"], row["correlation"] = None, None
-        # A collapsed latent trembles a little with some factor; its ranks would make that look like knowledge.
-        dead = nats and row["importance"] < COLLAPSED
+        dead = nats and row["importance"] < KL_DEAD
         if block.scalar and block.inferred and not dead and factors is not None and models.can_encode(model):
             row["factor"], row["correlation"] = _best_factor(values[:, 0].numpy(), factors.numpy(), data.space)
         found.append(row)
@@ -55,7 +53,7 @@ def _codes(model, x: Tensor | None, n: int, rng) -> tuple[Tensor, Tensor | None]
         return prior(n, rng).cpu(), None
     if callable(getattr(model, "posterior", None)):
         mu, logvar = models.posterior(model, x)
-        return mu, 0.5 * (mu.square() + logvar.exp() - logvar - 1).mean(0)
+        return mu, gaussian_kl(mu, logvar).mean(0)
     codes = models.encode(model, x)
     for block in model.codes:
         if not block.inferred:  # encode leaves the prior's centre there
@@ -72,16 +70,24 @@ def _change(model, codes: Tensor, name: str, pairs: int = 64) -> float:
 def following(model, data, n: int = 2000, seed: int = 0):
     """How strongly each scalar block (row) follows each factor (column), a pandas frame in 0 ... 1.
 
-    The measure is that of `block_stats`. Raises ValueError for models that cannot encode and data without factors.
+    The measure is that of `block_stats`; a collapsed latent's row is 0. Raises ValueError for models that cannot encode
+    and data without factors.
     """
     import pandas as pd
 
     if data.space is None:
         raise ValueError(f"data set '{data.name}' has no factors to follow")
     batch = data.to("cpu").sample(n, torch.Generator().manual_seed(seed))
-    codes = models.encode(model, batch["x"])
+    if not models.can_encode(model):
+        raise ValueError(f"{type(model).__name__} has no encoder, so no block follows anything")
+    codes, kl = _codes(model, batch["x"], n, torch.Generator().manual_seed(seed))
     blocks = [b for b in model.codes.scalars if b.inferred]
-    strengths = [_strengths(b.read(codes)[:, 0].numpy(), batch["factors"].numpy(), data.space) for b in blocks]
+    dead = [kl is not None and type(b).read is Block.read and float(kl[list(b.at)].sum()) < KL_DEAD for b in blocks]
+    factors = batch["factors"].numpy()
+    strengths = [
+        [0.0] * len(data.space) if gone else _strengths(b.read(codes)[:, 0].numpy(), factors, data.space)
+        for b, gone in zip(blocks, dead)
+    ]
     return pd.DataFrame(strengths, index=[b.name for b in blocks], columns=data.space.names)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from disentkit.metrics.arrays import source, whole
 
 
-def mig(codes, factors, *, bins: int = 20, seed: int = 0, names=None) -> dict:
+def mig(codes, factors, *, bins: int = 20, seed: int = 0, names=None, categorical=()) -> dict:
     """Mutual information gap in [0, 1]. Call it with arrays, or as `mig(model, data)`, which encodes 10,000 pictures.
 
     codes, factors  (N, d) and (N, K), numpy or torch; or a model that can encode and data with factors. Of a model,
@@ -19,6 +19,7 @@ def mig(codes, factors, *, bins: int = 20, seed: int = 0, names=None) -> dict:
     bins            equal-width bins between the smallest and the largest value of each code number
     seed            draws the pictures; with arrays nothing is drawn
     names           the K factors' names, for arrays
+    categorical     the positions of the columns that hold category numbers, for arrays
 
     Two estimators are published under this name. This is the histogram one (disentanglement_lib: posterior means, 20
     bins, every factor). The original (Chen et al. 2018, beta-TCVAE; the authors' code) integrates over samples of the
@@ -32,7 +33,7 @@ def mig(codes, factors, *, bins: int = 20, seed: int = 0, names=None) -> dict:
     Raises ValueError (one line) for bad shapes, NaN, real-valued factors in arrays, data without factors.
     """
     bins = whole("bins", bins, least=2)
-    src = source(codes, factors, names, seed, onehot=True)
+    src = source(codes, factors, names, seed, onehot=True, categorical=categorical)
     cut = [c.astype(int) if discrete else binned(c, bins) for c, discrete in zip(src.codes.T, src.discrete)]
     cut = np.stack(cut, axis=1)  # (N, d)
     information = np.stack([mutual_information(cut, v) for v in src.classes.T], axis=1)  # (d, K)

@@ -1,8 +1,9 @@
 """The networks of Kim & Mnih 2018: convolutional encoder and decoder, MLP discriminator.
 
-They are the ones in which public reimplementations agree (nicolasigor/FactorVAE and fjxmlzn/InfoGAN-CR for encoder and
-decoder, google-research/disentanglement_lib for the discriminator's seven linear layers); the paper's own appendix was
-not read again for this file.
+They follow public reimplementations, since the paper's own appendix was not read again for this file: widths and
+kernels are those of fjxmlzn/InfoGAN-CR and nicolasigor/FactorVAE. Where ports differ, this was taken: a ReLU after the
+encoder's fully connected layer (nicolasigor leaves it linear), and six hidden layers before the discriminator's output
+(google-research/disentanglement_lib; 1Konny/FactorVAE counts the output layer among the six).
 
 All convolutions are 4x4 with stride 2 and padding 1, ReLU between layers, no batch norm; the decoder returns logits.
 Channels at 64 pixels are 32, 32, 64, 64 down and 64, 32, 32, C up. Smaller pictures leave layers out from the middle

@@ -113,3 +113,55 @@ def test_nothing_to_load_is_one_clear_line(tmp_path):
             warnings.simplefilter("error")
             data.load("folder", **options)
         assert "\n" not in str(caught.value)
+
+
+def test_factors_come_from_the_table(tmp_path):
+    for name in ("a.png", "b.png", "sub/c.png"):
+        paint(tmp_path / name, "red")
+    rows = [
+        "file,shape,x,count",
+        "sub/c.png,heart,0.1,2",
+        "b.png,square,127.3,1",
+        "gone.png,egg,5,3",
+        "a.png,heart,-1,0",
+    ]
+    (tmp_path / "factors.csv").write_text("\n".join(rows))
+    found = data.load("folder", path=tmp_path, size=8)
+    assert found.space.names == ("shape", "x", "count")
+    assert [f.kind for f in found.space] == ["category", "real", "category"]
+    assert found.space["shape"].labels == ("heart", "square") and found.space["count"].labels is None
+    assert torch.equal(found.factors, torch.tensor([[0, -1, 0], [1, 127.3, 1], [0, 0.1, 2]]))
+    assert torch.equal(found.space.from_grid(found.space.to_grid(found.factors)), found.factors)
+
+
+TABLES = {
+    "": "must begin with the line file,FACTOR,..., not with ''",
+    "name,x\na.png,1": "must begin with the line file,FACTOR,..., not with 'name,x'",
+    "file\na.png": "must begin with the line file,FACTOR,..., not with 'file'",
+    "file,x\na.png,1": "has no row for 1 of 2 pictures, b.png the first",
+    "file,x\na.png,1\na.png,2\nb.png,3": "a.png has two rows",
+    "file,x\na.png,1\nb.png,1,2": r"row 3 \(b.png\) has not one value for each of file, x",
+    "file,x,y\na.png,1,2\nb.png,1,": r"row 3 \(b.png\) has not one value for each of file, x, y",
+    "file,x\na.png,nan\nb.png,1": "factor 'x' holds NaN or infinite values",
+    "file,x,x\na.png,1,1\nb.png,1,2": "two factors share one name",
+    "file,x\na.png,1\nb.png,\xff": "is no table of comma-separated text",
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_a_wrong_table_is_one_clear_line(tmp_path, text):
+    paint(tmp_path / "a.png", "red")
+    paint(tmp_path / "b.png", "red")
+    (tmp_path / "factors.csv").write_text(text, encoding="latin1")
+    with pytest.raises(UserError, match=TABLES[text]) as caught:
+        data.load("folder", path=tmp_path, size=8)
+    assert "factors.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_broken_picture_takes_its_row_along(tmp_path):
+    paint(tmp_path / "a.png", "red")
+    (tmp_path / "b.png").touch()
+    paint(tmp_path / "c.png", "red")
+    (tmp_path / "factors.csv").write_text("file,x\na.png,5\nb.png,6\nc.png,7\n")
+    with pytest.warns(UserWarning, match="b.png"):
+        assert data.load("folder", path=tmp_path, size=8).factors.tolist() == [[5], [7]]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from disentkit import data
-from disentkit.data import digits, dsprites
+from disentkit.data import digits, dsprites, shapes3d_file
 from disentkit.data.base import Data
 from disentkit.errors import UserError
 
@@ -44,7 +44,8 @@ def test_every_data_set_is_described_for_people():
     for row in data.describe():
         assert f"## {row['name']}" in text
         assert row["licence"] in text and row["download"].split("; ")[-1].replace("real file ", "") in text
-    for known in (dsprites.URL, dsprites.MD5, digits.MIRROR, *digits.MD5, *digits.MD5.values()):
+    shapes3d = shapes3d_file.URL, shapes3d_file.MD5
+    for known in (dsprites.URL, dsprites.MD5, *shapes3d, digits.MIRROR, *digits.MD5, *digits.MD5.values()):
         assert known in text
 
 

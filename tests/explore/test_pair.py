@@ -10,7 +10,7 @@ import torch
 from explore.models_small import Bar, Blocks, Linear
 
 from disentkit import models
-from disentkit.explore import Compare, images
+from disentkit.explore import Compare, Panel, images, pair
 
 
 def halves(picture: np.ndarray, parts: int) -> list[np.ndarray]:
@@ -57,7 +57,7 @@ def test_two_models_read_the_same_picture_and_share_a_slider_per_rank():
     both = Compare(left, right, stats("x", None, "y"), stats(None, "x", "y"), sources=pictures)
     names = list(both.controls)
     plain = [name.removesuffix(" mirrored") for name in names]
-    assert plain == ["picture", "x: z0 | z1", "y: z2 | z2", "rank 3: z1 | z0"]
+    assert plain == ["picture", "x: z0 | z1", "y: z2 | z2", "by rank: z1 | z0"]
     codes = [models.encode(m, pictures) for m in (left, right)]
     shown = halves(both.render(both.code), 3)
     assert np.array_equal(shown[0], images.to_uint8(pictures)[0])
@@ -75,14 +75,21 @@ def test_two_models_read_the_same_picture_and_share_a_slider_per_rank():
     assert both.error == ""
 
 
+def test_a_weakly_followed_factor_pairs_nothing():
+    weak = [stat | {"correlation": 0.2} for stat in stats("x", None, "y")]
+    both = Compare(Linear(), Linear(seed=1), weak, stats(None, "x", "y"), sources=torch.full((1, 1, 8, 8), 0.5))
+    names = [name.removesuffix(" mirrored") for name in both.controls]
+    assert names == ["picture", "by rank: z0 | z0", "by rank: z1 | z1", "by rank: z2 | z2"]
+
+
 def test_a_latent_of_opposite_sign_is_mirrored():
     left, right = Linear(), Linear()
     with torch.no_grad():
         right.weights[1] *= -1
     pictures = models.decode(left, torch.tensor([[0.5, 0.1, -0.5]]))
     both = Compare(left, right, sources=pictures)
-    assert list(both.controls)[1:] == ["rank 1: z0 | z0", "rank 2: z1 | z1 mirrored", "rank 3: z2 | z2"]
-    both.controls["rank 2: z1 | z1 mirrored"].value = 0.7
+    assert list(both.controls)[1:] == ["by rank: z0 | z0", "by rank: z1 | z1 mirrored", "by rank: z2 | z2"]
+    both.controls["by rank: z1 | z1 mirrored"].value = 0.7
     _, a, b = halves(both.render(both.code), 3)
     assert np.abs(a.astype(int) - b).max() <= 1  # the same model but for the sign
 
@@ -99,6 +106,46 @@ def test_sheet_and_bundle():
     both = Compare(Bar(), Linear(), title="both")
     assert np.array_equal(both.sheet(), both.sheet(columns=5))
     assert base64.b64decode(both._repr_mimebundle_()["image/png"]).startswith(b"\x89PNG")
+
+
+def test_latents_that_tell_next_to_nothing_are_not_compared():
+    left, right = Linear(), Linear(seed=1)
+    pictures = models.decode(left, torch.tensor([[0.5, 0.0, -0.5]]))
+    dead = stats("x", "y", None, importance=(3.0, 2.0, 0.02))  # z2 of the left tells nothing
+    both = Compare(left, right, dead, stats("y", None, "x"), sources=pictures)
+    names = [name.removesuffix(" mirrored") for name in both.controls]
+    assert names == ["picture", "x: z0 | z2", "y: z1 | z0"]  # right's z1 is left without a partner
+    all_dead = stats(None, None, None, importance=(0.0, 0.0, 0.0))
+    both = Compare(left, right, all_dead, None, sources=pictures)
+    assert list(both.controls) == ["picture"] and both.error == ""
+    assert Compare(left, right, sources=pictures).controls.keys() > {"picture"}  # nothing is known: all are paired
+
+
+def test_the_sheet_says_who_drew_what():
+    """Over every tile of three pictures stand the three names; the tiles stand apart and are as they were."""
+    left, right = Linear(), Linear(seed=1)
+    pictures = models.decode(left, torch.tensor([[0.5, 0.0, -0.5], [1.0, 0.2, 0.3]]))
+    a, b = (Compare(left, right, sources=pictures, names=names) for names in [("mine", "theirs"), ("mine", "ours")])
+    (sheet, other), plain = (both.sheet() for both in (a, b)), Panel._sheet(a, 5, "")
+    step = a.model.image_shape[2] * (64 // 8) + images.GAP
+    margin, top = plain.shape[1] - 5 * step, len(sheet) - len(plain)
+    for i in range(5):
+        at = margin + i * (step + pair.SPACE)
+        assert np.array_equal(sheet[top:, at : at + step], plain[:, margin + i * step :][:, :step])
+        assert (sheet[top:, at + step :][:, : pair.SPACE] == 255).all()
+        third = step // 3
+        heads = [part[:top, at : at + 3 * third] for part in (sheet, other)]
+        changed = [bool((heads[0] != heads[1])[:, k * third : (k + 1) * third].any()) for k in range(3)]
+        assert changed == [False, False, True]  # only the third name differs, and it stands over the third picture
+        assert all((heads[0][:, k * third : (k + 1) * third] < 200).any() for k in range(3))
+
+
+def test_long_names_are_wrapped_and_a_sheet_without_rows_is_the_picture():
+    font = pair.ImageFont.load_default(11)
+    lines = pair._wrapped("as the model drew it", font, 50)
+    assert " ".join(lines) == "as the model drew it" and len(lines) > 1
+    assert all(font.getlength(line) <= 50 for line in lines)
+    assert pair._wrapped("reconstruction", font, 5) == ["reconstruction"] and pair._wrapped("", font, 5) == [""]
 
 
 def test_a_broken_model_shows_its_error():

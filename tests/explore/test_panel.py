@@ -14,7 +14,7 @@ import toys
 from explore.models_small import Bar, Blocks, Linear
 from PIL import Image
 
-from disentkit import data, models
+from disentkit import data, models, runs, workbench
 from disentkit.errors import UserError
 from disentkit.explore import Panel, images
 from disentkit.explore import panel as panel_module
@@ -74,6 +74,36 @@ def test_sliders_are_ordered_and_labelled_by_importance():
     assert Panel(Linear(), change).rows[0].label == "z1  0.021 change"
     with pytest.raises(ValueError, match="no block 'z7'"):
         Panel(Linear(), [{"name": "z7", "importance": 1.0}])
+
+
+def test_a_label_names_no_factor_that_is_hardly_followed():
+    """A weak correlation, or a strong one of a latent that tells next to nothing, is no finding."""
+    stat = {"name": "z1", "low": -2.0, "high": 2.0, "importance": 2.0, "unit": "nats", "factor": "x"}
+    for correlation, importance, unit, label in [
+        (0.31, 2.0, "nats", "z1  x (0.31)  2.0 nats"),
+        (0.29, 2.0, "nats", "z1  2.0 nats"),
+        (0.5, 0.012, "nats", "z1  0.0 nats"),
+        (0.5, 0.012, "change", "z1  x (0.50)  0.012 change"),
+        (None, 2.0, "nats", "z1  x  2.0 nats"),
+    ]:
+        found = [stat | {"correlation": correlation, "importance": importance, "unit": unit}]
+        assert Panel(Linear(), found).rows[0].label == label
+
+
+def shipped_runs():
+    return sorted(path.parent.name for path in runs.SHIPPED.glob("*/card.json"))
+
+
+@pytest.mark.parametrize("name", shipped_runs())
+def test_the_first_slider_of_a_shipped_run_changes_its_picture_and_reset_brings_it_back(name):
+    run = workbench.open_run(f"shipped/{name}")
+    panel = Panel(run.model, run.stats)
+    first = next(row.block.name for row in panel.rows if row.block.scalar)
+    before, slider = panel.render(panel.code), panel.controls[first]
+    slider.value = slider.max
+    assert np.abs(panel.render(panel.code).astype(int) - before).max() > 20
+    panel.reset()
+    assert np.array_equal(panel.render(panel.code), before) and panel.error == ""
 
 
 def test_setting_many_sliders_at_once_renders_once():

@@ -225,7 +225,7 @@ def test_history_has_what_the_notebook_plots():
     torch.testing.assert_close(losses["kl"], kl_per_latent(mu, logvar).detach())
 
 
-def test_paper_preset_is_the_papers():
+def test_paper_preset_is_written_out():
     paper = FactorVAE.PRESETS["paper", "dsprites"]
     assert (paper.gamma, paper.lr, paper.lr_D, paper.width, paper.layers) == (40, 1e-4, 1e-4, 1000, 6)
     opt = FactorVAE(paper, Spec((1, 64, 64))).optimizers()

@@ -64,10 +64,10 @@ def test_sample_has_the_posteriors_moments_and_its_gradient():
     torch.testing.assert_close(logvar.grad, logvar.detach().exp(), atol=0.05, rtol=0)
 
 
-# ---- networks: appendix A, tables 1 and 2
+# ---- networks: layer by layer, the counts of the fact sheet
 
 
-def test_networks_have_the_papers_number_of_weights():
+def test_networks_have_the_number_of_weights_of_public_ports():
     assert count(encoder((1, 64, 64), 10)) == 249_172 and count(decoder((1, 64, 64), 10)) == 248_833
     assert count(encoder((3, 64, 64), 6, 256)) == 381_900 and count(decoder((3, 64, 64), 6, 256)) == 381_315
     assert count(encoder((3, 64, 64), 10, 256)) == 383_956 and count(decoder((3, 64, 64), 10, 256)) == 382_339

@@ -7,6 +7,7 @@ import torch
 from metrics.oracles import NAMES, Reader, Signals, grid, ideal, turned
 
 from disentkit.metrics import betavae_score, factorvae_score
+from disentkit.metrics.betavae import Adagrad
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,55 @@ def test_seed_json_and_global_generators(idx):
     assert one == again == json.loads(json.dumps(one)) and one["score"] != other["score"]
 
 
+# ---- the classifier trained by single steps
+
+
+def test_adagrad_scores_what_the_logistic_regression_does(idx):
+    best = betavae_score(ideal(idx, " ".join(NAMES)), idx, L=200, classifier="adagrad", iterations=1000)
+    assert best["score"] == best["train"] == 1
+    assert best["settings"]["classifier"] == "linear, 1000 steps of Adagrad, rate 0.01, batch 10"
+    assert betavae_score(idx, idx, votes=50)["settings"]["classifier"] == "sklearn LogisticRegression, C=1"
+    noise = np.random.default_rng(0).normal(size=(len(idx), 10))
+    assert betavae_score(noise, idx, L=20, classifier="adagrad")["score"] == pytest.approx(0.2, abs=0.045)
+    assert betavae_score(np.ones((len(idx), 2)), idx, L=20, classifier="adagrad")["score"] == pytest.approx(0.2)
+    two_missing = betavae_score(ideal(idx, "scale x y"), idx, classifier="adagrad")
+    assert two_missing["score"] == pytest.approx(0.8, abs=0.04)
+
+
+def test_adagrad_takes_pytorchs_steps():
+    x, y = np.random.default_rng(0).normal(size=(25, 3)), np.arange(25) % 4
+    ours = Adagrad(40, np.random.default_rng(1)).fit(x, y)
+    line = torch.nn.Linear(3, 4, dtype=torch.float64)
+    torch.nn.init.zeros_(line.weight), torch.nn.init.zeros_(line.bias)
+    opt, rng = torch.optim.Adagrad(line.parameters(), lr=0.01), np.random.default_rng(1)
+    orders = [rng.permutation(25) for _ in range(20)]
+    for step in range(40):  # two whole batches of ten, then a new order
+        rows = orders[step // 2][10 * (step % 2):][:10]
+        opt.zero_grad()
+        torch.nn.functional.cross_entropy(line(torch.tensor(x[rows])), torch.tensor(y[rows])).backward()
+        opt.step()
+    assert ours.W == pytest.approx(line.weight.detach().numpy().T)
+    assert ours.b == pytest.approx(line.bias.detach().numpy())
+    assert ours.score(x, y) == np.mean((x @ ours.W + ours.b).argmax(axis=1) == y)
+    assert Adagrad(5, rng).fit(x[:4], y[:4]).W.shape == (3, 4)  # fewer rows than a batch
+
+
+def test_more_steps_learn_more(idx):
+    mixed = ideal(idx, " ".join(NAMES)) @ (np.ones((5, 5)) - np.eye(5))
+    few, many = (betavae_score(mixed, idx, classifier="adagrad", iterations=n) for n in (10, 10_000))
+    assert many["train"] > few["train"] + 0.1
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"L": 0}, "L must be a whole number of at least 1, got 0"),
     ({"votes": 1}, "votes must be a whole number of at least 2, got 1"),
     ({"votes": "many"}, "votes must be a whole number of at least 2, got 'many'"),
     ({"factors": grid(300)[:, :1]}, "this metric needs at least two factors that vary, got one (factor 0)"),
+    ({"classifier": "forest"}, "classifier must be one of logistic, adagrad, got 'forest'"),
+    ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
+    ({"factors": np.column_stack([np.arange(300) == 7, grid(300)[:, 0]])},
+     "factor 'factor 0' has 1 value(s) with a single row, and this metric compares rows that share a value: give more "
+     "rows or merge values"),
     ({"factors": grid(299)}, "codes have 300 rows and factors 299: row i of both must belong to the same picture"),
 ])
 def test_bad_input(options, message):

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from disentkit.data.base import ArrayData
 from disentkit.data.laws import Real
 from disentkit.metrics import factorvae_score
 from disentkit.metrics.arrays import ArraySource, shares
+from disentkit.metrics.factorvae import gini_variance
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +203,44 @@ def test_posterior_prunes_what_collapsed_to_the_prior():
 def test_blocks_that_are_not_one_number_are_left_out_and_named():
     codes = CodeSpace([Block("a"), Block("pose", shape=(2,)), Block("kind", "onehot", (3,)), Block("z", inferred=False),
                        Block("b"), Block("m", "map", (1, 1, 1))])
-    model = Reader(lambda x: torch.cat([x[:, [3]], torch.rand(len(x), 6, generator=torch.Generator().manual_seed(0)),
-                                        x[:, [4]], x[:, [1]]], dim=1), codes)
+    noise = torch.Generator().manual_seed(0)
+    model = Reader(lambda x: torch.cat([x[:, [3]], torch.rand(len(x), 2, generator=noise), torch.eye(3)[[1] * len(x)],
+                                        torch.rand(len(x), 1, generator=noise), x[:, [4]], x[:, [1]]], dim=1), codes)
+    score = factorvae_score(model, Signals(), votes=100)  # the one-hot block never changes
+    assert score["columns"] == ["a", "kind", "b"] and score["pruned"] == pytest.approx(0.4)
+    assert score["left_out"] == {"pose": "2 numbers wide", "z": "not inferred", "m": "map"}
+
+
+# Category numbers: the Gini variance.
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30))
+def test_gini_variance_is_the_sum_over_pairs(values):
+    column = np.array(values, dtype=float)
+    n, pairs = len(values), sum(a != b for a in values for b in values)
+    assert gini_variance(column) == pytest.approx(pairs / (2 * n * (n - 1)))
+
+
+def test_gini_variance_of_two_numbers_is_the_variance():
+    column = np.random.default_rng(0).integers(2, size=50).astype(float)
+    assert gini_variance(column) == pytest.approx(column.var(ddof=1))
+
+
+def test_a_category_that_is_a_factor_scores_as_well_as_a_number_that_is(idx):
+    codes = np.column_stack([ideal(idx, "x y scale"), np.array([2, 0, 1])[idx[:, 0]]])  # shape, under other numbers
+    score = factorvae_score(codes, idx, names=NAMES, votes=200, categorical=[3])
+    assert score["pruned"] == pytest.approx(0.8) and score["votes"][3][0] == 40
+    # Its numbers are names: three far apart are the same category column.
+    far = np.column_stack([codes[:, :3], np.array([5.0, -700.0, 3.0])[codes[:, 3].astype(int)]])
+    assert factorvae_score(far, idx, names=NAMES, votes=200, categorical=[3])["votes"] == score["votes"]
+
+
+def test_a_models_one_hot_block_is_read_as_a_category():
+    codes = CodeSpace([Block("kind", "onehot", (3,)), Block("x"), Block("y")])
+    onehot = torch.eye(3)
+    model = Reader(lambda x: torch.cat([onehot[(x[:, 0] * 2).round().long()], x[:, 3:]], dim=1), codes)
     score = factorvae_score(model, Signals(), votes=100)
-    assert score["columns"] == ["a", "b"] and score["pruned"] == pytest.approx(0.4)
-    assert score["left_out"] == {"pose": "2 numbers wide", "kind": "onehot", "z": "not inferred", "m": "map"}
+    assert score["pruned"] == pytest.approx(0.6) and np.array(score["votes"])[:, [0, 3, 4]].diagonal().min() == 20
 
 
 # Bad input: one clear line each.
@@ -253,6 +288,8 @@ def test_bad_factors():
     ({"prune": -0.1}, "prune must be a standard deviation of 0 or more, got -0.1"),
     ({"prune": float("nan")}, "prune must be a standard deviation of 0 or more, got nan"),
     ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+    ({"categorical": [5]}, "categorical names column 5, and the codes have 5 columns, counted from 0"),
+    ({"categorical": [0.5]}, "a position in categorical must be a whole number of at least 0, got 0.5"),
 ])
 def test_bad_options(options, message):
     assert bad(**options) == message
@@ -264,7 +301,9 @@ def test_bad_models_and_data():
     assert "a model is scored on a data set, got ndarray" in bad(reader, np.zeros((3, 2)))
     assert "a data set is scored together with a model, got ndarray" in bad(np.zeros((3, 2)), Signals())
     assert "Signals has no encode" in bad(Signals(), Signals())  # a renderer is a model without an encoder
-    assert "names belongs to arrays" in bad(reader, Signals(), names=NAMES)
+    assert "names and categorical belong to arrays" in bad(reader, Signals(), names=NAMES)
+    run = SimpleNamespace(model=reader)
+    assert "a run is scored through its model" in bad(run, Signals())
     wide = Reader(lambda x: x, CodeSpace([Block("all", shape=(5,))]))
     assert "has no block this metric can score; left out: all (5 numbers wide)" in bad(wide, Signals())
     broken = Reader(lambda x: torch.where(x > 0.99, torch.nan, x), 5)

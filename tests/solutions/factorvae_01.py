@@ -1,19 +1,21 @@
 """Answers to the exercises of 01_factorvae: per exercise one right, then typical wrong ones. Each replaces the stub."""
 
 EXERCISES = {
-    "kl": [
-        "def my_kl(mu, logvar):\n    return 0.5 * (mu**2 + logvar.exp() - logvar - 1).mean(0)",
-        # summed over latents as well
-        "def my_kl(mu, logvar):\n    return 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean()",
-        # log sigma taken for log sigma^2
-        "def my_kl(mu, logvar):\n    return 0.5 * (mu**2 + (2 * logvar).exp() - 2 * logvar - 1).mean(0)",
+    "gaussian": [
+        "def my_gaussian_tc(cov):\n    return 0.5 * (cov.diagonal().log().sum() - cov.logdet())",
+        # the joint entropy alone: right only where all variances are 1
+        "def my_gaussian_tc(cov):\n    return -0.5 * cov.logdet()",
+        # without the half
+        "def my_gaussian_tc(cov):\n    return cov.diagonal().log().sum() - cov.logdet()",
     ],
-    "tc": [
-        "def my_tc(probability):\n    return (probability.log() - (1 - probability).log()).mean()",
-        # the sign of a swapped label
-        "def my_tc(probability):\n    return ((1 - probability).log() - probability.log()).mean()",
-        # the log of the probability alone
-        "def my_tc(probability):\n    return probability.log().mean()",
+    "best": [
+        "def my_best_loss(ratio, ratio_perm):\n"
+        "    return -0.5 * (F.logsigmoid(ratio).mean() + F.logsigmoid(-ratio_perm).mean())",
+        # both clouds want D to be large
+        "def my_best_loss(ratio, ratio_perm):\n"
+        "    return -0.5 * (F.logsigmoid(ratio).mean() + F.logsigmoid(ratio_perm).mean())",
+        # the ratio q / prod taken for D
+        "def my_best_loss(ratio, ratio_perm):\n    return -0.5 * (ratio.mean() - ratio_perm.mean())",
     ],
     "chance": [
         "def my_chance_loss():\n    return 0.6931",
@@ -37,5 +39,19 @@ EXERCISES = {
         "    codes[:, i] = (codes[:, i] - codes[:, j]) / 2**0.5\n"
         "    codes[:, j] = (codes[:, i] + codes[:, j]) / 2**0.5\n"
         "    return codes",
+    ],
+    "votes": [
+        "def my_score(V):\n    return V.max(dim=1).values.sum() / V.sum()",
+        # asks the factors, not the latents
+        "def my_score(V):\n    return V.max(dim=0).values.sum() / V.sum()",
+        # every latent counts the same, however few votes it has
+        "def my_score(V):\n    return (V.max(dim=1).values / V.sum(dim=1).clamp(min=1)).mean()",
+    ],
+    "living": [
+        "def my_living(mu, logvar):\n    return (0.5 * (mu**2 + logvar.exp() - logvar - 1)).mean(dim=0) > 0.1",
+        # every latent whose mean trembles
+        "def my_living(mu, logvar):\n    return mu.std(dim=0) > 0.1",
+        # summed over the pictures
+        "def my_living(mu, logvar):\n    return (0.5 * (mu**2 + logvar.exp() - logvar - 1)).sum(dim=0) > 0.1",
     ],
 }

@@ -1,0 +1,81 @@
+"""The papers' figures: names stand where their lines end, axes bear plain numbers, nothing is silently cut off."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from disentkit import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that a test draws, instead of their bytes."""
+    figures = []
+
+    def keep(figure: Figure, dpi: int = 80) -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi)  # the layout is settled, and warns where it cannot be
+        figures.append(figure)
+        return buffer.getvalue()
+
+    monkeypatch.setattr(plots, "png", keep)
+    return figures
+
+
+def names(axes) -> dict[str, float]:
+    """The names beside the axes and their heights, as shares of the axes."""
+    return {t.get_text(): t.xy[1] for t in axes.texts}
+
+
+def test_names_stand_where_their_lines_end(drawn):
+    frame = pd.DataFrame({"low": [50.0, 0.0], "high": [60.0, 100.0], "bound": [100.0, 50.0]}, index=[1, 1000])
+    plots.curves({"one": frame, "two": frame * 1e-3}, dashed=["bound"])
+    for axes in drawn[0].axes:
+        at, (bottom, top) = names(axes), axes.get_ylim()
+        for name in frame:
+            end = axes.lines[list(frame).index(name)].get_ydata()[-1]
+            assert at[name] == pytest.approx((end - bottom) / (top - bottom), abs=0.01)
+
+
+def test_names_of_lines_that_meet_are_moved_apart_and_stay_beside_the_axes(drawn):
+    plots.curves({"ten": pd.DataFrame({f"z{j}": [0.0, 1.0 - 1e-3 * j] for j in range(10)})})
+    heights = sorted(names(drawn[0].axes[0]).values())
+    assert np.diff(heights).min() > 0.05 and -0.01 <= heights[0] and heights[-1] <= 1.01
+
+
+def test_unnamed_lines_are_grey_and_a_single_line_never_is(drawn):
+    frame = pd.DataFrame({"z0": [0.0, 1.0], "z1": [0.0, 2.0], "z2": [np.nan, np.nan]})
+    plots.curves({"many": frame, "one": frame[["z1"]]}, named=["z0"])
+    many, one = drawn[0].axes
+    assert list(names(many)) == ["z0"] and not names(one)
+    assert [line.get_color() for line in many.lines[:2]] == [plots.COLOURS[0], "#c4c4c4"]
+    assert one.lines[0].get_color() == plots.COLOURS[0]
+
+
+def test_logarithmic_axes_bear_plain_numbers(drawn):
+    plots.curves({"loss": pd.DataFrame({"recon": [700.0, 80.0]}, index=[300, 10_000])}, log=["x", "loss"])
+    axes = drawn[0].axes[0]
+    ticks = [[t.get_text() for t in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)]
+    assert "1,000" in ticks[0] and "100" in ticks[1]
+    assert not any("$" in text for text in ticks[0] + ticks[1])
+
+
+def test_bars_say_their_heights(drawn):
+    table = pd.DataFrame({"TC": [1.25, -1e-8], "error": [120.0, 140.0]}, index=["VAE", "ours"])
+    plots.bars(table, {"parts": ["TC"], "reconstruction": ["error"]}, dashed={"ln N": 2.0})
+    parts, right = drawn[0].axes
+    assert {t.get_text() for t in parts.texts} == {"1.25", "0", "ln N"}
+    assert [bar.get_height() for bar in right.patches] == [120.0, 140.0]
+    assert parts.get_ylim()[1] > 2.0 and [t.get_text() for t in drawn[0].legends[0].get_texts()] == ["VAE", "ours"]
+
+
+def test_votes_grey_out_the_dead():
+    table = pd.DataFrame([[9, 0], [1, 8], [3, 3]], index=["z0", "z1", "z2"], columns=["x", "y"])
+    pictures = [io.BytesIO(plots.votes({"votes": table}, dead=dead)) for dead in ((), ("z1",))]
+    alive, dead = (np.asarray(Image.open(picture).convert("RGB")) for picture in pictures)
+    changed = np.flatnonzero((alive != dead).any((1, 2)))
+    assert alive.shape == dead.shape and len(changed) and changed.max() - changed.min() < 0.5 * len(alive)
