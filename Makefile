@@ -24,6 +24,7 @@ test: env
 	.venv/bin/python -m pytest tests $(ARGS)
 
 evidence: env
+	.venv/bin/python tests/evidence/figures.py
 	.venv/bin/python tests/evidence/run.py $(ARGS)
 
 clean:

@@ -107,17 +107,24 @@ def score(args) -> int:
     run = workbench.open_run(args.run)
     print(run, flush=True)
     try:
-        scores = workbench.score(run)
+        scores = workbench.score(run, more=args.all)
     except ValueError as error:  # data without factors, for example
         raise UserError(str(error).splitlines()[0]) from None
     f, gap = scores["factorvae_score"], scores["mig"]
     kept = f"{f['surviving']} of {f['dims']} latents survive pruning"
-    print(table([
+    rows = [
         ("FactorVAE score", f"{f['pruned']:.3f}", f"pruned; {kept}"),
         ("", f"{f['unpruned']:.3f}", f"unpruned; chance is {1 / len(f['factors']):.2f}"),
         ("beta-VAE score", f"{scores['betavae_score']['score']:.3f}", "a linear classifier; near 1 is normal"),
         ("MIG", f"{gap['mig']:.3f}", ", ".join(f"{k} {v:.2f} ({gap['best'][k]})" for k, v in gap["gaps"].items())),
-    ]))  # fmt: skip
+    ]  # fmt: skip
+    if args.all:
+        dci = scores["dci"]
+        rows += [(f"DCI {part}", f"{dci[part]:.3f}", dci["settings"]["engine"] + " trees") for part in
+                 ("disentanglement", "completeness", "informativeness")]  # fmt: skip
+        rows += [(name.upper() if len(name) < 4 else name, f"{scores[name][name]:.3f}", "") for name in
+                 ("sap", "modularity", "explicitness", "irs")]  # fmt: skip
+    print(table(rows))
     blocks = sorted(run.stats, key=lambda block: -block["importance"])
     rows = [(b["name"], f"{b['importance']:.2f} {b['unit']}", b["factor"] or "-", f"{b['correlation']:.2f}"
              if b["factor"] else "-") for b in blocks]  # fmt: skip

@@ -173,3 +173,63 @@ def votes(tables: dict[str, pd.DataFrame], dead: Sequence[str] = ()) -> bytes:
                 axes.axhspan(i - 0.5, i + 0.5, color="#bbbbbb", zorder=2)
                 axes.get_yticklabels()[i].set_color("#888888")
     return png(figure)
+
+
+def points(table: pd.DataFrame, x: str, y: str, by: str, label: str, title: str = "", xlabel: str = "",
+           ylabel: str = "", dashed: dict[str, float] | None = None) -> bytes:  # fmt: skip
+    """PNG bytes: two columns of a table of runs against each other, one colour and marker per value of `by`.
+
+    A faint point per row; a strong one, named, at the mean of the rows that share `label`, and a line through the means
+    in the order in which they come. Rows where either column is not known (NaN) are left out.
+
+    dashed  {name: height} of grey lines across
+    """
+    known = table.dropna(subset=[x, y])
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(known[by]))
+    for kind, colour, marker in zip(kinds, COLOURS * len(kinds), "osD^vPX*<>" * len(kinds)):
+        rows = known[known[by] == kind]
+        means = rows.groupby(label, sort=False)[[x, y]].mean()
+        axes.plot(means[x], means[y], color=colour, marker=marker, markersize=6, linewidth=0.8, label=kind)
+        if len(rows) > len(means):
+            axes.scatter(rows[x], rows[y], color=colour, marker=marker, s=14, alpha=0.35, linewidths=0)
+        for name, (at, height) in means.iterrows():
+            axes.annotate(name, (at, height), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+    for name, height in (dashed or {}).items():
+        axes.axhline(height, color="#777777", linestyle="--", linewidth=0.8)
+        axes.annotate(name, (0.99, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    axes.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
+    axes.margins(0.08)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return png(figure)
+
+
+def diagram(boxes: dict[str, tuple], arrows: Sequence[tuple], title: str = "", size: tuple = (9.0, 3.0)) -> bytes:
+    """PNG bytes: labelled boxes and the arrows between them: a data flow.
+
+    boxes   {name: (x, y, text) or (x, y, text, kind)} with the middle in inches from the lower left; kind "net" is
+            filled (it is trained), "data" is not (it flows; the default), "text" has no frame
+    arrows  (from, to), (from, to, text) or (from, to, text, "dashed"); the text stands beside the arrow's middle
+    size    of the figure, in inches
+    """
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(0, size[1]))
+    axes.axis("off")
+    axes.text(0.1, size[1] - 0.1, title, fontsize=10, va="top")
+    looks = {"net": ("#d6e6f2", COLOURS[0]), "data": ("white", "#777777"), "text": ("none", "none")}
+    drawn = {}
+    for name, (x, y, text, *kind) in boxes.items():
+        face, edge = looks[kind[0] if kind else "data"]
+        frame = {"boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": edge}
+        drawn[name] = axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=frame)
+    for start, end, *more in arrows:
+        text, style = [*more, "", "solid"][0], "--" if "dashed" in more else "-"
+        (x0, y0), (x1, y1) = (drawn[name].get_position() for name in (start, end))
+        patches = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        drawing = {"arrowstyle": "-|>", "color": "#444444", "linestyle": style, **patches}
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops=drawing)
+        flat = abs(y1 - y0) < abs(x1 - x0)
+        at = {"ha": "center", "va": "bottom"} if flat else {"ha": "left", "va": "center"}
+        axes.text((x0 + x1) / 2 + 0.05, (y0 + y1) / 2 + 0.05, text, fontsize=8, color="#444444", **at)
+    return png(figure)

@@ -35,6 +35,7 @@ from disentkit.methods import learner_class, settings_class, settings_for
 from disentkit.metrics.blocks import block_stats
 from disentkit.places import writable_home
 
+MORE = ("dci", "sap", "modularity", "explicitness", "irs")  # what `score` measures besides when asked
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
 
@@ -223,10 +224,11 @@ def open_run(name: str | Path) -> Run:
     return Run(model, card, history, settings, folder, picture)
 
 
-def score(run: Run, data: Data | None = None, **options) -> dict:
+def score(run: Run, data: Data | None = None, *, more: bool = False, **options) -> dict:
     """FactorVAE score, beta-VAE score and MIG of a run; `options` go to the FactorVAE score.
 
-    They are kept in the run's card, unless `data` are others than it was trained on.
+    more: DCI, SAP, modularity, explicitness and IRS, too. The scores are kept in the run's card, unless `data` are
+    others than it was trained on.
     """
     from disentkit import metrics
 
@@ -236,9 +238,11 @@ def score(run: Run, data: Data | None = None, **options) -> dict:
         "betavae_score": metrics.betavae_score(run.model, data),
         "mig": metrics.mig(run.model, data),
     }
+    if more:
+        scores |= {name: getattr(metrics, name)(run.model, data) for name in MORE}
     if data.fingerprint() != run.card["data"].get("fingerprint"):
         return scores
-    run.card["scores"] = scores
+    run.card["scores"] |= scores
     if run.path is not None and run.path.resolve().parent != runs.SHIPPED:
         try:
             runs.write_card(run.path, run.card)

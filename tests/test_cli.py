@@ -172,7 +172,7 @@ def test_train_score_list_remove(capsys, home, monkeypatch):
     assert not (home / "runs" / name).exists()
 
 
-def fewer_votes(run):
+def fewer_votes(run, more=False):
     from disentkit import metrics
 
     data = run.data()
@@ -254,7 +254,7 @@ def test_score_of_data_without_factors_is_one_line(capsys, monkeypatch):
         def __repr__(self):
             return "Run(x)"
 
-    def refuse(run):
+    def refuse(run, more=False):
         raise ValueError("this metric needs factors; 'folder' has none")
 
     monkeypatch.setattr("disentkit.workbench.open_run", lambda name: Opened())

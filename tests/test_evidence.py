@@ -41,6 +41,7 @@ def committed():
         ("# a comment", ""),
         ("is negative", "is below zero"),
         ("PRESETS = {1: 2}", "PRESETS = {1: 3}"),
+        ("PRESETS = {1: 2}", "PRESETS = {1: 2}\nQUICK = 3"),
         ("return k * x", "return (k\n            * x)"),
     ],
 )

@@ -327,18 +327,18 @@ def test_offline_wheels(checkout, tmp_path):
                      f"{offline} --no-deps --no-build-isolation --editable ."]
 
 
-@pytest.mark.parametrize("target, command", [
-    ("lab", ".venv/bin/disentkit lab --no-browser"),
-    ("test", ".venv/bin/python -m pytest tests --no-browser"),
-    ("evidence", ".venv/bin/python tests/evidence/run.py --no-browser"),
+@pytest.mark.parametrize("target, commands", [
+    ("lab", [".venv/bin/disentkit lab --no-browser"]),
+    ("test", [".venv/bin/python -m pytest tests --no-browser"]),
+    ("evidence", [".venv/bin/python tests/evidence/figures.py", ".venv/bin/python tests/evidence/run.py --no-browser"]),
 ])
-def test_make_targets(target, command):
+def test_make_targets(target, commands):
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     shown = subprocess.run(["make", "-n", target, "ARGS=--no-browser", "PYTHON=some-python"], cwd=ROOT, check=True,
                            capture_output=True, text=True).stdout.splitlines()
     shown = [line for line in shown if not line.startswith("make")]  # a make above this one adds its own lines
-    assert shown == ["some-python tools/setup_env.py", command]
+    assert shown == ["some-python tools/setup_env.py", *commands]
 
 
 def test_make_clean_keeps_runs():

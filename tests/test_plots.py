@@ -79,3 +79,40 @@ def test_votes_grey_out_the_dead():
     alive, dead = (np.asarray(Image.open(picture).convert("RGB")) for picture in pictures)
     changed = np.flatnonzero((alive != dead).any((1, 2)))
     assert alive.shape == dead.shape and len(changed) and changed.max() - changed.min() < 0.5 * len(alive)
+
+
+def test_points_stand_at_the_means_of_the_runs_that_share_a_label(drawn):
+    runs = pd.DataFrame({
+        "kind": ["a", "a", "a", "b"], "weight": ["w 1", "w 1", "w 2", "w 1"],
+        "error": [10.0, 30.0, 50.0, 70.0], "score": [0.2, 0.4, 0.9, np.nan],
+    })  # fmt: skip
+    plots.points(runs, "error", "score", by="kind", label="weight", dashed={"chance": 0.2})
+    axes = drawn[0].axes[0]
+    assert axes.lines[0].get_xydata() == pytest.approx(np.array([[20.0, 0.3], [50.0, 0.9]]))
+    assert len(axes.collections[0].get_offsets()) == 3  # every run, faintly
+    assert [t.get_text() for t in axes.texts] == ["w 1", "w 2", "chance"]
+    assert [t.get_text() for t in drawn[0].legends[0].get_texts()] == ["a"]  # b has no score
+
+
+def test_points_without_labels_are_the_runs_themselves(drawn):
+    runs = pd.DataFrame({"kind": ["a", "b", "a"], "x": [1.0, 2.0, 3.0], "y": [4.0, 5.0, 6.0]})
+    plots.points(runs, "x", "y", by="kind")
+    axes = drawn[0].axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 4], [3, 6]], [[2, 5]]]
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 2 and not axes.texts
+    assert axes.lines[0].get_linestyle() == "None"
+
+
+def test_an_arrow_of_a_diagram_ends_at_its_boxes(drawn):
+    boxes = {"x": (1.0, 1.0, "picture"), "E": (4.0, 1.0, "encoder", "net"), "D": (4.0, 3.0, "D", "net")}
+    plots.diagram(boxes, [("x", "E", "reads"), ("E", "D", "", "dashed")], "flow", size=(6.0, 4.0))
+    axes = drawn[0].axes[0]
+    said = {t.get_text(): t for t in axes.texts}
+    assert {"flow", "picture", "encoder", "D", "reads"} <= set(said)
+    arrows = [t.arrow_patch for t in axes.texts if getattr(t, "arrow_patch", None)]
+    assert [a.get_linestyle() for a in arrows] == ["-", "--"]
+    ends = axes.transData.inverted().transform(arrows[0].get_path().vertices[[0, -1]] * 1.0)
+    assert arrows[0].patchA is said["picture"].get_bbox_patch() and arrows[0].patchB is said["encoder"].get_bbox_patch()
+    assert np.isfinite(ends).all()
+    with pytest.raises(KeyError):
+        plots.diagram(boxes, [("x", "nowhere")])

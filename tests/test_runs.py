@@ -13,7 +13,7 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from disentkit import models, places, runs, workbench
+from disentkit import metrics, models, places, runs, workbench
 from disentkit.errors import UserError
 
 SHIPPED = runs.SHIPPED
@@ -331,3 +331,16 @@ def test_shipped_runs_are_whole_small_and_honest(monkeypatch):
         assert str(Path.home()) not in json.dumps(run.card) and str(places.CHECKOUT) not in json.dumps(run.card)
         pictures = models.decode(run.model, models.encode(run.model, run.data().sample(4, torch.Generator())["x"]))
         assert pictures.shape == (4, *run.model.image_shape)
+
+
+@pytest.mark.slow
+def test_the_scores_on_shipped_cards_are_measured_again(monkeypatch):
+    monkeypatch.setattr(runs, "SHIPPED", SHIPPED)
+    for folder in [f for f in runs.folders() if f.parent == SHIPPED]:
+        run = workbench.open_run(folder)
+        card = run.card["scores"]
+        votes = metrics.factorvae_score(run.model, run.data(), votes=100)  # 800 on the card: as many draws take minutes
+        assert metrics.mig(run.model, run.data())["mig"] == pytest.approx(card["mig"]["mig"], abs=1e-3), folder.name
+        assert votes["surviving"] == card["factorvae_score"]["surviving"], folder.name
+        # Five standard deviations of a share of 100 votes.
+        assert votes["pruned"] == pytest.approx(card["factorvae_score"]["pruned"], abs=0.25), folder.name

@@ -86,6 +86,14 @@ def test_score_is_kept_in_the_card(few_pictures):
     assert again.card["weights"] == run.card["weights"]
 
 
+@pytest.mark.slow
+def test_more_scores(few_pictures):
+    run = smoke("vae", steps=2)
+    scores = workbench.score(run, more=True, L=5, votes=20)
+    assert set(scores) == {"factorvae_score", "betavae_score", "mig", *workbench.MORE}
+    assert workbench.open_run(run.path).card["scores"] == workbench._plain(scores)
+
+
 def test_shipped_runs_are_not_written_by_score(monkeypatch, few_pictures):
     run = toys.train_run("Toy")
     run.save(runs.SHIPPED / "course")

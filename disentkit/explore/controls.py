@@ -59,12 +59,13 @@ class Slider:
         if abs(value - self.value) <= 1e-6 * (widget.max - widget.min):
             return  # also float32's rounding of the very value the slider sent: sending it back would fight the hand
         self.value = value
-        with widget.hold_sync():  # one message: a browser that saw the value before the wider range would clip it
-            if value > widget.max:
-                widget.max = self._above(value)
-            if value < widget.min:
-                widget.min = self._below(value)
-            widget.value = value
+        # First the range, in a message of its own: a browser that sees the value before the wider range clips it, and
+        # hold_sync would send both at once in an order that changes from process to process (ipywidgets keeps a set).
+        if value > widget.max:
+            widget.max = self._above(value)
+        if value < widget.min:
+            widget.min = self._below(value)
+        widget.value = value
 
     def _below(self, value: float) -> float:
         return min(value, math.floor(value / self.step + 1e-6) * self.step)

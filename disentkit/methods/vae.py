@@ -132,7 +132,7 @@ class VAE(Learner):
         # fc=256 wherever pictures have three channels, as public ports do.
         ("paper", "shapes3d"): Settings(d=6, fc=256, steps=1_000_000),
         ("course", "shapes3d"): Settings(d=6, fc=256, steps=25_000, lr=1e-3),
-        ("quick", "shapes3d"): replace(QUICK, d=6, fc=256),
+        ("quick", "shapes3d"): replace(QUICK, d=6, fc=256, steps=3_000),
         ("smoke", "shapes3d"): replace(SMOKE, d=6, fc=256),
         **PICTURES,
     }

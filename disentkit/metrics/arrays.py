@@ -87,11 +87,14 @@ class ArraySource:
         """Yields `count` tables of codes (n, d) whose rows share a value of factor k.
 
         The value is that of a row drawn at random, so it comes as often as in the table; the n rows are drawn without
-        replacement, all of them where the value has fewer than n.
+        replacement. Raises ValueError where a value has fewer.
         """
         order, first, size = self._grouped(k)
+        if size.min() < n:
+            raise ValueError(f"factor {self.factors[k]!r} has {(size < n).sum()} value(s) with fewer than L = {n} "
+                             f"rows, the rarest {size.min()}: give more rows, merge values or take a smaller L")
         for value in self.classes[self.rng.integers(len(order), size=count), k]:
-            picked = self.rng.choice(size[value], min(n, size[value]), replace=False, shuffle=False)
+            picked = self.rng.choice(size[value], n, replace=False, shuffle=False)
             yield self.codes[order[first[value] + picked]]  # (n, d)
 
     def pairs(self, k: int, count: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def factorvae_score(codes, factors, *, L: int = 100, votes: int = 800, prune: fl
     """Majority-vote score in [0, 1]; chance is 1/K. Call it with arrays, or as `factorvae_score(model, data, ...)`.
 
     codes, factors  (N, d) and (N, K), numpy or torch; row i of both belongs to the same picture. Every factor value
-                    needs two rows; one with fewer than L gives all it has (`settings["smallest_group"]`).
+                    needs L rows (the rarest has `settings["smallest_group"]`).
                     Or a model that can encode and data with factors: the spread comes from 10,000 pictures, and every
                     vote encodes L new ones, 2 * votes * L in all (160,000; in a hurry, encode 10,000 pictures and
                     give arrays). Inferred blocks of size 1 are scored, and inferred one-hot blocks as one categorical
@@ -53,7 +53,8 @@ def factorvae_score(codes, factors, *, L: int = 100, votes: int = 800, prune: fl
     always answers the factor most frequent in training, which scores chance. A number that is exactly constant has no
     spread to divide by and never takes part, not even unpruned. Factors with one value are left out of K and named in
     `settings["constant_factors"]`.
-    Raises ValueError (one line) for bad shapes, NaN, real-valued factors in arrays, data without factors, K < 2.
+    Raises ValueError (one line) for bad shapes, NaN, real-valued factors in arrays, values with fewer than L rows,
+    data without factors, K < 2.
     """
     L, votes = whole("L", L, least=2), whole("votes", votes)
     if not (isinstance(prune, (int, float)) and 0 <= prune < np.inf):

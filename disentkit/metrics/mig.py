@@ -34,8 +34,9 @@ def mig(codes, factors, *, bins: int = 20, seed: int = 0, names=None, categorica
     """
     bins = whole("bins", bins, least=2)
     src = source(codes, factors, names, seed, onehot=True, categorical=categorical)
-    cut = [c.astype(int) if discrete else binned(c, bins) for c, discrete in zip(src.codes.T, src.discrete)]
-    cut = np.stack(cut, axis=1)  # (N, d)
+    numbered = [np.unique(c, return_inverse=True)[1] if discrete else binned(c, bins)
+                for c, discrete in zip(src.codes.T, src.discrete)]  # fmt: skip
+    cut = np.stack(numbered, axis=1)  # (N, d)
     information = np.stack([mutual_information(cut, v) for v in src.classes.T], axis=1)  # (d, K)
     entropy = np.array([mutual_information(v[:, None], v)[0] for v in src.classes.T])  # (K,)
     top = np.sort(np.vstack([information, np.zeros_like(entropy)]), axis=0)[::-1]  # zeros: second to a single column

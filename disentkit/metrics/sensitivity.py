@@ -26,9 +26,8 @@ def sensitivity(codes, factors, *, L=(10, 25, 50, 100, 200), votes=(50, 100, 200
     names                   the K factors' names, for arrays
 
     Returns a list of dicts ready for JSON: `metric` ("factorvae_score", pruned, or "betavae_score", Adagrad), `setting`
-    ("L", "votes" or "iterations"), `value`, `seed`, `score` (on fresh votes). A factor value with fewer than L rows
-    gives all it has to the FactorVAE score, so a large L says something only where `smallest_group` of that score's
-    settings is as large. The beta-VAE score needs two rows per value. Some 20 s on 10,000 x 10 codes.
+    ("L", "votes" or "iterations"), `value`, `seed`, `score` (on fresh votes). The FactorVAE score needs as many rows
+    of every factor value as the largest L, the beta-VAE score two. Some 20 s on 10,000 x 10 codes.
     Raises ValueError (one line) as the two metrics do.
     """
     varied = {"L": L, "votes": votes, "iterations": iterations}

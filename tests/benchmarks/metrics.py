@@ -2,10 +2,10 @@
 
     python tests/benchmarks/metrics.py [--rounds 3] [--rows 3000] [--skip-trees]
 
-The codes are of the kind an encoder gives: the five factors of dSprites' grid (3, 6, 40, 32 and 32 values), scale and x
-turned into each other, all noisy, and five dead numbers. scikit-learn's trees would take most of an hour on them, so
-both engines are compared on fewer rows of three of the factors (shape, scale and x: 41 trees a round instead of 113),
-with clean codes beside the noisy ones. One thread.
+The codes are of the kind an encoder gives: the five factors of dSprites' grid (3, 6, 40, 32 and 32 values), scale and
+x turned into each other, all noisy, and five dead numbers. scikit-learn's trees would take ten minutes or more on them,
+so both engines are compared on fewer rows of three of the factors (shape, scale and x: 41 trees a round instead of
+113), with clean codes beside the noisy ones. One thread.
 """
 
 from __future__ import annotations

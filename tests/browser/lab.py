@@ -198,7 +198,13 @@ def press(handle, key: str, times: int = 1) -> None:
 
 def pixels(image) -> np.ndarray:
     """What an <img> shows, (H, W, 3) uint8 at its own size, read back through a canvas."""
-    image.evaluate("img => img.decode()")
+    # decode() fails where the picture is replaced meanwhile, as a busy machine does while a slider moves.
+    image.evaluate("""async img => {
+        for (let tries = 0; tries < 50; tries++) {
+            try { return await img.decode(); } catch { await new Promise(later => setTimeout(later, 100)); }
+        }
+        return img.decode();
+    }""")
     url = image.evaluate("""img => {
         const canvas = document.createElement('canvas');
         canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;

@@ -119,6 +119,8 @@ def test_a_slider_moved_in_the_browser_shows_what_its_code_decodes_to(tmp_path):
         outputs.get_by_role("button", name="reset").click()
         lab.until(lambda: field.input_value() == old, what="reset")
         assert np.array_equal(lab.pixels(live), before)
+        # The sheet comes last: before it, what somebody types could still be overwritten by the kernel's messages.
+        lab.until(lambda: np.array_equal(lab.pixels(sheet), sheet_before), what="the sheet following the reset")
 
         # A typed code, beyond the slider's range, and one that cannot be read.
         field.fill("z0=3.5")

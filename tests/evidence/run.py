@@ -40,6 +40,7 @@ TRAINED_BY = (
 SCORED_BY = ("metrics/arrays.py", "metrics/factorvae.py", "metrics/betavae.py", "metrics/mig.py")
 PLACES = ("x", "y", "scale")  # the factors that quick must find, each in one latent
 LEAST_SCORE, LEAST_RANK = 0.55, 0.9  # perfect x, y and scale alone give a score of exactly 0.60
+TABLES = {"PRESETS", "QUICK", "SMOKE", "PICTURES"}  # names of presets in the methods' files
 POINTS = 10_000  # pictures for the rank correlations
 
 
@@ -49,7 +50,7 @@ POINTS = 10_000  # pictures for the rank correlations
 def code(source: str):
     """The code of a Python file as nested tuples, without what changes no number.
 
-    Left out: comments, docstrings, layout, the texts of errors, and `PRESETS` (the settings in use are hashed apart).
+    Left out: comments, docstrings, layout, the texts of errors, and `TABLES` (the settings in use are hashed apart).
     """
     return _plain(ast.parse(source))
 
@@ -67,17 +68,17 @@ def _plain(node):
 
 
 def _is_prose(node) -> bool:
-    """A docstring, or the table of presets."""
+    """A docstring, or a table of presets."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     targets = node.targets if isinstance(node, ast.Assign) else []
-    return any(isinstance(target, ast.Name) and target.id == "PRESETS" for target in targets)
+    return any(isinstance(target, ast.Name) and target.id in TABLES for target in targets)
 
 
-def version(files: tuple[str, ...], settings) -> str:
-    """Twelve hex digits for the code of `files` (under disentkit/) and the settings."""
+def version(files: tuple[str, ...], settings, without=()) -> str:
+    """Twelve hex digits for the code of `files` (under disentkit/) and the settings but those named `without`."""
     parts = [code((ROOT / "disentkit" / file).read_text()) for file in files]
-    return hashlib.sha256(repr((parts, settings_hash(settings))).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((parts, settings_hash(settings, without))).encode()).hexdigest()[:12]
 
 
 def method_version(preset: str) -> str:
@@ -91,9 +92,10 @@ def settings_of(preset: str):
     return settings_for(METHOD, DATA, preset)
 
 
-def settings_hash(settings) -> str:
-    """Twelve hex digits for a settings dataclass."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
+def settings_hash(settings, without=()) -> str:
+    """Twelve hex digits for a settings dataclass, but for the settings named `without`."""
+    values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in without}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # ---- training and measuring

@@ -425,3 +425,14 @@ def test_a_learned_direction_is_a_slider_over_a_view():
     assert panel.text == "[1.5, -0.5, 0.5, 0.5]"
     panel.text = "zoom=0.25"
     assert abs(panel.controls["zoom"].value - 0.25) < 1e-6
+
+
+def test_a_slider_is_sent_its_wider_range_before_the_value_beyond_it(monkeypatch):
+    """In one message their order would be that of a set: a browser that reads the value first clips it."""
+    panel = Panel(Linear())
+    slider, sent = panel.controls["z0"], []
+    monkeypatch.setattr(type(slider), "send_state", lambda self, key=None: sent.append((self, key)))
+    for value, bound in (3.5, "max"), (-3.5, "min"):
+        sent.clear()
+        panel.text = f"z0={value}"
+        assert [key for widget, key in sent if widget is slider] == [bound, "value"]

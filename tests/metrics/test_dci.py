@@ -180,11 +180,11 @@ def test_model_and_data(monkeypatch):
 def test_settings_seed_json_and_global_generators(idx):
     z = noisy(idx, 1.0)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    z, idx = z[:300], idx[:300]
+    z, idx = z[:150], idx[:150]
     one, again, other = (dci(torch.tensor(z), torch.tensor(idx), seed=s) for s in (0, 0, 1))
     assert torch.equal(torch_state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
     assert one == again == json.loads(json.dumps(one)) and one["importances"] != other["importances"]
-    assert {"engine": "fast", "train": 200, "test": 100, "seed": 0, "protocol": "arrays", "points": 300,
+    assert {"engine": "fast", "train": 100, "test": 50, "seed": 0, "protocol": "arrays", "points": 150,
             "constant_factors": []}.items() <= one["settings"].items()
     with_colour = dci(idx, np.column_stack([np.ones(len(idx)), idx]), names=["colour", "a", "b", "c"])
     assert with_colour["factors"] == ["a", "b", "c"] and with_colour["settings"]["constant_factors"] == ["colour"]

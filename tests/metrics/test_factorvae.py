@@ -123,10 +123,13 @@ def test_equal_shares_and_no_row_twice():
         assert len(set(rows)) == 8 and len(set(rows % 4)) == 1
 
 
-def test_small_groups_are_used_whole_and_reported():
+def test_a_value_with_fewer_than_L_rows_is_an_error():
     idx = np.stack(np.unravel_index(np.arange(5 * 4 * 3), (5, 4, 3)), axis=1)
-    score = factorvae_score(idx, idx, votes=60)
+    score = factorvae_score(idx, idx, L=12, votes=60)
     assert score["pruned"] == 1 and score["settings"]["smallest_group"] == 12
+    assert bad(idx, idx, L=13, names=["a", "b", "c"]) == (
+        "factor 'a' has 5 value(s) with fewer than L = 13 rows, the rarest 12: give more rows, merge values or take a "
+        "smaller L")
 
 
 def test_seed_decides_and_global_generators_are_untouched(idx):
@@ -169,7 +172,7 @@ def test_order_of_rows_and_names_of_values_do_not_matter(seed):
     idx = grid(1500)
     shuffled = np.random.default_rng(seed).permutation(len(idx))
     z = ideal(idx, "x y scale shape")
-    assert factorvae_score(z[shuffled], -10.5 * idx[shuffled] + 3, L=50, votes=50)["pruned"] == pytest.approx(0.8)
+    assert factorvae_score(z[shuffled], -10.5 * idx[shuffled] + 3, L=20, votes=50)["pruned"] == pytest.approx(0.8)
 
 
 # The (model, data) form.
@@ -275,7 +278,7 @@ def test_bad_factors():
     assert "factor 'x' has 300 different values in 300 rows: it looks real-valued;" in message and "round it" in message
     lonely = idx.copy()
     lonely[0, 1] = 99
-    assert "factor 'scale' has 1 value(s) with a single row" in bad(v=lonely, names=NAMES)
+    assert "factor 'scale' has 1 value(s) with a single row" in bad(v=lonely, names=NAMES, L=2)
     assert "no factor varies: a, b has a single value" in bad(v=np.ones((300, 2)), names=["a", "b"])
     assert "at least two factors that vary, got one (scale)" in bad(v=idx[:, 1:2], names=["scale"])
 

@@ -142,3 +142,12 @@ def test_bad_input(idx):
     assert "no factor varies" in message(idx, np.zeros((len(idx), 1)))
     nameless = ArrayData(np.zeros((4, 1, 1, 5), dtype=np.float32), name="holiday")
     assert "this metric needs factors; 'holiday' has none" in message(Reader(lambda x: x, 5), nameless)
+
+
+def test_category_numbers_may_be_any_numbers():
+    """Names of categories, so neither order nor size count."""
+    v = np.arange(300) % 3
+    codes = np.stack([np.array([-1.0, 0.2, 0.4])[v], np.arange(300) % 7], axis=1)
+    factors = np.stack([v, np.arange(300) // 100], axis=1)
+    plain = mig(np.stack([v, codes[:, 1]], axis=1), factors, categorical=(0,))
+    assert mig(codes, factors, categorical=(0,))["gaps"] == plain["gaps"]
