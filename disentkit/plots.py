@@ -175,12 +175,13 @@ def votes(tables: dict[str, pd.DataFrame], dead: Sequence[str] = ()) -> bytes:
     return png(figure)
 
 
-def points(table: pd.DataFrame, x: str, y: str, by: str, label: str, title: str = "", xlabel: str = "",
-           ylabel: str = "", dashed: dict[str, float] | None = None) -> bytes:  # fmt: skip
+def points(table: pd.DataFrame, x: str, y: str, by: str, label: str | None = None, title: str = "",
+           xlabel: str = "", ylabel: str = "", dashed: dict[str, float] | None = None) -> bytes:  # fmt: skip
     """PNG bytes: two columns of a table of runs against each other, one colour and marker per value of `by`.
 
-    A faint point per row; a strong one, named, at the mean of the rows that share `label`, and a line through the means
-    in the order in which they come. Rows where either column is not known (NaN) are left out.
+    A point per row; with `label` these are faint, and a strong point with a name stands at the mean of the rows that
+    share its value, a line through the means in the order in which they come. Rows where either column is not known
+    (NaN) are left out.
 
     dashed  {name: height} of grey lines across
     """
@@ -190,11 +191,12 @@ def points(table: pd.DataFrame, x: str, y: str, by: str, label: str, title: str 
     kinds = list(dict.fromkeys(known[by]))
     for kind, colour, marker in zip(kinds, COLOURS * len(kinds), "osD^vPX*<>" * len(kinds)):
         rows = known[known[by] == kind]
-        means = rows.groupby(label, sort=False)[[x, y]].mean()
-        axes.plot(means[x], means[y], color=colour, marker=marker, markersize=6, linewidth=0.8, label=kind)
+        means = rows.groupby(label, sort=False)[[x, y]].mean() if label else rows[[x, y]]
+        line = {"linestyle": "-" if label else "", "linewidth": 0.8, "markersize": 6 if label else 5}
+        axes.plot(means[x], means[y], color=colour, marker=marker, label=kind, **line)
         if len(rows) > len(means):
             axes.scatter(rows[x], rows[y], color=colour, marker=marker, s=14, alpha=0.35, linewidths=0)
-        for name, (at, height) in means.iterrows():
+        for name, (at, height) in means.iterrows() if label else ():
             axes.annotate(name, (at, height), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
     for name, height in (dashed or {}).items():
         axes.axhline(height, color="#777777", linestyle="--", linewidth=0.8)

@@ -111,8 +111,6 @@ def test_an_arrow_of_a_diagram_ends_at_its_boxes(drawn):
     assert {"flow", "picture", "encoder", "D", "reads"} <= set(said)
     arrows = [t.arrow_patch for t in axes.texts if getattr(t, "arrow_patch", None)]
     assert [a.get_linestyle() for a in arrows] == ["-", "--"]
-    ends = axes.transData.inverted().transform(arrows[0].get_path().vertices[[0, -1]] * 1.0)
     assert arrows[0].patchA is said["picture"].get_bbox_patch() and arrows[0].patchB is said["encoder"].get_bbox_patch()
-    assert np.isfinite(ends).all()
     with pytest.raises(KeyError):
         plots.diagram(boxes, [("x", "nowhere")])

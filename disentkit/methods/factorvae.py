@@ -145,7 +145,7 @@ class FactorVAE(Learner):
         # fc=256 wherever pictures have three channels, as public ports do.
         ("paper", "shapes3d"): Settings(gamma=36.0, d=6, fc=256, steps=1_000_000),
         ("course", "shapes3d"): Settings(gamma=10.0, d=6, fc=256, steps=25_000, lr=1e-3, lr_D=1e-3),
-        ("quick", "shapes3d"): replace(QUICK, gamma=10.0, d=6, fc=256, steps=3_000),
+        ("quick", "shapes3d"): replace(QUICK, gamma=5.0, d=6, fc=256, steps=3_000),
         ("smoke", "shapes3d"): replace(SMOKE, d=6, fc=256),
         **PICTURES,
     }

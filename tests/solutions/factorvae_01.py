@@ -1,6 +1,13 @@
 """Answers to the exercises of 01_factorvae: per exercise one right, then typical wrong ones. Each replaces the stub."""
 
 EXERCISES = {
+    "invariant": [
+        "def my_keep(followed, nuisance):\n    return followed[nuisance] < 0.3",
+        # only the latent that follows it best goes
+        "def my_keep(followed, nuisance):\n    return followed.index != followed[nuisance].idxmax()",
+        # only latents that follow nothing else more closely go
+        "def my_keep(followed, nuisance):\n    return followed.idxmax(axis=1) != nuisance",
+    ],
     "gaussian": [
         "def my_gaussian_tc(cov):\n    return 0.5 * (cov.diagonal().log().sum() - cov.logdet())",
         # the joint entropy alone: right only where all variances are 1
