@@ -106,8 +106,9 @@ def curves(panels: dict[str, pd.DataFrame], xlabel: str = "step", ylabel: str = 
 
 
 def _plain_numbers(axis) -> None:
-    """Plain numbers at 1, 2, 5 of every decade of a logarithmic axis, no powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Plain numbers at 1, 2, 5 of every decade of a logarithmic axis (from two decades on at 1), no powers of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
