@@ -17,6 +17,7 @@ from disentkit.probes import READY
 from disentkit.tables import FAILED
 
 FULL = "full"  # the measure that is `workbench.score`
+OWN = {"preset", "recon", "kl", "seconds", "threads", "precision", "device", "run", "disentkit", "torch", FAILED}
 _turn = threading.Lock()  # a process trains one member at a time, however many threads a dask worker has
 
 
@@ -55,7 +56,7 @@ def train_members(chunk: list[Member], task: Task) -> list[tuple[Member, dict | 
         os.environ["DISENTKIT_HOME"] = task.home
         _end_with(task.parent)
     with _turn:
-        return [(member, _row(run, task)) for member, run in zip(chunk, _trained(chunk, task))]
+        return [(member, _row(run, member.asked, task)) for member, run in zip(chunk, _trained(chunk, task))]
 
 
 def _trained(chunk: list[Member], task: Task) -> list[workbench.Run | Exception]:
@@ -78,7 +79,7 @@ def _trained(chunk: list[Member], task: Task) -> list[workbench.Run | Exception]
     return [found[m.seed] for m in chunk]
 
 
-def _row(run: workbench.Run | Exception, task: Task) -> dict | None:
+def _row(run: workbench.Run | Exception, asked: dict, task: Task) -> dict | None:
     row = {"preset": task.preset}
     if isinstance(run, Exception):
         return row | {FAILED: reason(run)}
@@ -88,7 +89,7 @@ def _row(run: workbench.Run | Exception, task: Task) -> dict | None:
     if run.path is None:
         return row | {FAILED: f"the run could not be saved in {task.home}; make room"}
     try:
-        row |= _measured(run, task)
+        row |= _measured(run, asked, task)
     except Exception as error:
         return row | {FAILED: f"trained, but not measured: {reason(error)}"}
     return row | _ends(run.history) | {
@@ -98,7 +99,7 @@ def _row(run: workbench.Run | Exception, task: Task) -> dict | None:
     }  # fmt: skip
 
 
-def _measured(run: workbench.Run, task: Task) -> dict[str, float]:
+def _measured(run: workbench.Run, asked: dict, task: Task) -> dict[str, float]:
     data = run.data() if isinstance(task.data, str) else task.data
     found = {}
     for measure in task.measures:
@@ -109,6 +110,8 @@ def _measured(run: workbench.Run, task: Task) -> dict[str, float]:
             found |= {"betavae": scores["betavae_score"]["score"], "mig": scores["mig"]["mig"]}
         else:
             found |= (measure if callable(measure) else READY[measure])(run.model, data)
+    if taken := [name for name in found if name in asked or name in OWN]:
+        raise ValueError(f"a measure is called '{taken[0]}', which is a column of the table already")
     return found
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from disentkit import checkpoints, machine, runs, training, workbench
@@ -27,7 +29,7 @@ from disentkit import data as datasets
 from disentkit.data.base import Data
 from disentkit.errors import UserError, one_of, whole
 from disentkit.members import FULL, Member, Task, reason, short, train_members
-from disentkit.methods import settings_class
+from disentkit.methods import learner_class, settings_class
 from disentkit.places import writable_home
 from disentkit.probes import READY, can_score, chosen
 from disentkit.tables import FAILED, Table
@@ -95,6 +97,7 @@ def sweep(
     }  # fmt: skip
     task = Task(method, data, preset, options, measures, str(writable_home()), os.getpid())
     out = Path(out or usual_place(method, loaded.name, preset))
+    Table(out)  # where it cannot be read or written, that is said at once
     with _alone(out):
         table = Table(out)
         left = [member for member in members if not table.has(member.asked)]
@@ -151,7 +154,9 @@ def _alone(out: Path):
 
 
 def _different(seeds: int | Sequence[int]) -> list[int]:
-    seeds = list(range(whole("seeds", seeds))) if isinstance(seeds, int) else list(seeds)
+    if not isinstance(seeds, Sequence | np.ndarray):
+        seeds = range(whole("seeds", seeds))
+    seeds = list(seeds)
     for seed in seeds:
         whole("seed", seed, 0, training.MOST_SEED)
     if len(set(seeds)) < len(seeds) or not seeds:
@@ -182,6 +187,8 @@ def _members(method, grid, seeds, data, preset, data_options, fixed: dict) -> tu
             found = datasets.load(data, **options) if isinstance(data, str) else data
             loaded[settings.size] = found, hashlib.sha256(found.fingerprint().encode()).hexdigest()[:8]
         found, version = loaded[settings.size]
+        with machine.seeded(0):
+            learner_class(method)(settings, found.spec)  # what only the method itself can refuse
         asked = {"method": method, "data": found.name, "data_version": version} | fixed
         members += [Member(asked | {"seed": seed} | asdict(settings), changes) for seed in seeds]
     return members, next(iter(loaded.values()))[0]
@@ -270,6 +277,8 @@ def _cluster(scheduler: str):
         from distributed import Client
     except ImportError:
         raise UserError("the backend dask needs the package: pip install 'disentkit[dask]'") from None
+    if not re.search(r":\d+/?$", scheduler):
+        raise UserError(f"'{scheduler}' is no address of a dask scheduler; one looks like tcp://node1:8786")
     try:
         client = Client(scheduler, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError, TypeError) as e:

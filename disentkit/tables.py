@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +25,9 @@ class Table:
 
     def __init__(self, path: Path):
         self.path, self.rows = path, []
+        _check_writable(path)
         try:
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
                 reader = csv.DictReader(file, strict=True)
                 self.rows = [{k: v or "" for k, v in row.items() if k is not None} for row in reader]
                 lacks = NEEDED - set(reader.fieldnames or ())
@@ -55,12 +57,21 @@ class Table:
             draft.unlink(missing_ok=True)
             raise UserError(f"{self.path} could not be written ({e.strerror}); the runs are kept: make room") from None
 
-
     def frame(self, wanted: list[dict]) -> pd.DataFrame:
         """The rows that answer `wanted`, in that order, without columns that are empty in all of them."""
         found = [[row for row in self.rows if _answers(row, asked)][-1] for asked in wanted]
         columns = [k for k in found[0] if k == FAILED or any(row.get(k) for row in found)]
         return pd.read_csv(io.StringIO(_text([{k: row.get(k, "") for k in columns} for row in found], columns)))
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UserError where no table can be written at `path`: better before a training than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as e:
+        raise UserError(f"no table can be written to {path} ({e.strerror}); name another file") from None
 
 
 def _text(rows: list[dict], columns: list[str]) -> str:

@@ -36,6 +36,7 @@ from disentkit.metrics.blocks import block_stats
 from disentkit.places import writable_home
 
 MORE = ("dci", "sap", "modularity", "explicitness", "irs")  # what `score` measures besides when asked
+MOST = 10**9  # of any whole number in the settings
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
 
@@ -384,7 +385,8 @@ def settings_of(method: str, data: str | Data, preset: str, settings=None, chang
     for setting in dataclasses.fields(settings):
         value, what = getattr(settings, setting.name), f"setting {setting.name} of {method}"
         if setting.type in ("int", int):
-            whole(what, value, setting.metadata.get("least", 1))
+            if whole(what, value, setting.metadata.get("least", 1)) > MOST:
+                raise UserError(f"{what} can be {MOST:,} at most, not {value}")
         elif setting.type in ("float", float):
             finite(what, value, 0 if setting.name.startswith("lr") else -np.inf)
     return settings

@@ -75,3 +75,10 @@ def test_a_full_disk_does_not_take_the_scores(monkeypatch, capsys):
     assert workbench.score(run) == run.card["scores"]
     assert "could not be written (No space left on device), so it has not these scores" in capsys.readouterr().out
     assert (run.path / "card.json").read_text() == card and not (run.path / ".card.json").exists()
+
+
+@pytest.mark.parametrize("method, told", [("factorvae", "cannot be permuted"), ("infogan", "batch norm needs two"),
+                                          ("infowgan", "batch norm needs two")])  # fmt: skip
+def test_a_batch_of_one_is_refused(method, told):
+    with pytest.raises(UserError, match=f"{told}.*not 1"):
+        workbench.train(method, preset="smoke", batch=1, say=lambda line: pytest.fail("something began"))

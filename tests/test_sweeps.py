@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -471,8 +472,8 @@ def test_the_help_teaches(capsys):
 def test_a_scheduler_that_does_not_answer_is_one_line(capsys, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(sweeps, "ANSWER", 0.2)
-    code, _, err = call(capsys, *ARGV, "--backend", "dask", "--scheduler", "nonsense")
-    assert code == 2 and "no dask scheduler answers at nonsense (missing port number" in err and err.count("\n") == 1
+    code, _, err = call(capsys, *ARGV, "--backend", "dask", "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2 and "no dask scheduler answers at tcp://127.0.0.1:1 (" in err and err.count("\n") == 1
 
 
 def test_without_dask_it_says_what_to_install(capsys, monkeypatch):
@@ -594,3 +595,49 @@ def test_a_dask_cluster_gives_the_same_table(one_by_one, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6" in done.stdout and "workers 2" in done.stdout
     pd.testing.assert_frame_equal(numbers(tmp_path), numbers(one_by_one), check_exact=True)
+
+
+# ---- what only the method, the disk or the measure can refuse
+
+
+@pytest.mark.parametrize("grid, method", [
+    ({"estimator": ["mss", "xyz"]}, "betatcvae"), ({"N": [4]}, "betatcvae"), ({"nets": ["foo"]}, "infogan"),
+    ({"categories": [0], "continuous": [0]}, "infogan"), ({"d": [10**10]}, "vae"),
+])  # fmt: skip
+def test_what_the_method_refuses_is_said_before_anything_is_trained(grid, method, never):
+    never()
+    with pytest.raises(UserError):
+        sweeps.sweep(method, grid, preset="smoke", measures=[first], jobs=1, say=toys.quiet)
+    assert not sweeps.usual_place(method, "dsprites", "smoke").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(monkeypatch, never, tmp_path):
+    make = tempfile.TemporaryFile
+
+    def refuse(dir):
+        if dir == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return make(dir=dir)
+
+    never()
+    monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"no table can be written to .*x.csv \(Permission denied\); name another file"):
+        sweep({"lr": [0.1]}, out=tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("name", ["lr", "seed", "seconds"])
+def test_a_measure_named_like_a_column_is_a_failure(name):
+    rows_ = sweep({"lr": [0.1]}, seeds=1, measures=[lambda model, data: {name: 55.0}])
+    assert f"a measure is called '{name}'" in rows_["failed"][0] and rows_["lr"][0] == 0.1
+
+
+def test_a_table_from_a_spreadsheet_is_read(never):
+    sweep({"lr": [0.1]}, seeds=np.int64(1))
+    place().write_bytes(b"\xef\xbb\xbf" + place().read_bytes())
+    never()
+    assert len(sweep({"lr": [0.1]}, seeds=[0])) == 1
+
+
+def test_an_address_without_a_port_is_one_line():
+    with pytest.raises(UserError, match="'nowhere' is no address of a dask scheduler; one looks like tcp://node1:8786"):
+        sweep({"lr": [0.1]}, backend="dask", scheduler="nowhere", jobs=None)

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from disentkit.errors import UserError
 from disentkit.methods.vae import GaussianVAE, kl_per_latent, reconstruction_loss, sample
 from disentkit.models import Learner, adam
 from disentkit.nets.factorvae import discriminator
@@ -87,6 +88,8 @@ class FactorVAE(Learner):
     draws = 2
 
     def __init__(self, settings: Settings, spec, base=None):
+        if settings.batch < 2:
+            raise UserError(f"codes of one picture cannot be permuted: batch must be 2 or more, not {settings.batch}")
         super().__init__(settings, spec, base)
         self.vae = GaussianVAE(spec.image_shape, settings.d, settings.fc)
         self.D = discriminator(settings.d, settings.width, settings.layers)

@@ -149,6 +149,11 @@ class GAN(Learner):
 
     gan: InfoModel
 
+    def __init__(self, settings: Settings, spec, base=None):
+        if settings.batch < 2:
+            raise UserError(f"batch norm needs two pictures: batch must be 2 or more, not {settings.batch}")
+        super().__init__(settings, spec, base)
+
     @property
     def model(self) -> InfoModel:
         return self.gan

@@ -28,11 +28,16 @@ def whole(name: str, value: int, least: int = 1) -> int:
 def table(values, what: str) -> np.ndarray:
     """numpy or torch numbers of shape (N, m) as float64, checked: two rows or more, at least one column, all finite."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    values = np.asarray(values)
     try:
-        values = np.asarray(values, dtype=np.float64)
+        if values.dtype.kind == "c":
+            raise TypeError
+        values = values.astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{what} must be a table of numbers (numpy or torch), got {type(values).__name__}") from None
+        raise ValueError(f"{what} must be a table of numbers (numpy or torch), got {values.dtype}: number the words of "
+                         "a category first") from None
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"{what} must have shape (rows, columns), got {values.shape}")
     if len(values) < 2:
@@ -62,6 +67,8 @@ class ArraySource:
         names = [f"factor {k}" for k in range(values.shape[1])] if names is None else [str(n) for n in names]
         if len(names) != values.shape[1]:
             raise ValueError(f"names has {len(names)} entries for {values.shape[1]} factor columns")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names must differ, got {', '.join(names)}")
         self.columns = [f"z{j}" for j in range(self.codes.shape[1])]
         self.discrete, self.left_out = _flags(categorical, len(self.columns)), {}
         self.rng = np.random.default_rng(seed)

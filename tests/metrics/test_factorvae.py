@@ -324,3 +324,16 @@ def test_stored_pictures_with_real_valued_factors():
     assert "factor 'f1' has 1 value(s) with a single row" in bad(Reader(lambda x: x, 5), stored)
     stored = ArrayData((idx / torch.tensor(SIZES[:2])).reshape(400, 1, 1, 2), idx)
     assert factorvae_score(Reader(lambda x: x, 2, pixels=2), stored, votes=50)["pruned"] == 1
+
+
+def test_tables_of_any_number_type_and_no_other():
+    codes, factors = np.random.default_rng(0).normal(size=(400, 2)), np.arange(400)[:, None] % 2 + np.zeros((400, 2))
+    score = factorvae_score(codes.astype(np.float32), factors, votes=20)["unpruned"]
+    assert factorvae_score(torch.tensor(codes).float(), torch.tensor(factors).bool(), votes=20)["unpruned"] == score
+    assert 0 <= factorvae_score(torch.tensor(codes).bfloat16(), factors, votes=20)["unpruned"] <= 1
+    with pytest.raises(ValueError, match="codes must be a table of numbers .*got complex128"):
+        factorvae_score(codes + 1j, factors)
+    with pytest.raises(ValueError, match="factors must be a table of numbers .*number the words of a category first"):
+        factorvae_score(codes, np.full((400, 2), "square"))
+    with pytest.raises(ValueError, match="names must differ, got a, a"):
+        factorvae_score(codes, factors, names=["a", "a"])
