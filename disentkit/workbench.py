@@ -182,7 +182,7 @@ def finished(
     source = data_to_card(data, wanted, options.get("data_options"))
     asked = [method, source["name"], source["options"], seed, dataclasses.asdict(wanted)]
     asked += [base and base.card.get("weights"), "done"]
-    fingerprint = None  # of the data, which are only loaded where a run is found
+    fingerprint = None  # of the data, which are loaded only where a run is found
     precision = {"bf16": "bfloat16", "float32": "float32"}.get(options.get("precision"))
     for folder in runs.folders():
         try:
@@ -193,8 +193,8 @@ def finished(
         then = [card["method"], card["data"]["name"], card["data"]["options"], card["seed"], card["settings"]]
         same = [*then, base_then, card.get("stopped")] == _plain(asked) and measured in (None, card.get("probes"))
         if same and precision in (None, card.get("precision")):
-            here = data if isinstance(data, Data) else datasets.load(data, **source["options"])
-            fingerprint = fingerprint or here.fingerprint()
+            if fingerprint is None:
+                fingerprint = (datasets.load(data, **source["options"]) if source["options"] else data).fingerprint()
             if card["data"].get("fingerprint") != fingerprint:
                 continue
             try:
@@ -226,10 +226,9 @@ def open_run(name: str | Path) -> Run:
 
 
 def score(run: Run, data: Data | None = None, *, more: bool = False, **options) -> dict:
-    """FactorVAE score, beta-VAE score and MIG of a run; `options` go to the FactorVAE score.
+    """FactorVAE score, beta-VAE score and MIG of a run; `options` go to the FactorVAE score. more: and those of MORE.
 
-    more: DCI, SAP, modularity, explicitness and IRS, too. The scores are kept in the run's card, unless `data` are
-    others than it was trained on.
+    The scores are kept in the run's card, unless `data` are others than it was trained on.
     """
     from disentkit import metrics
 
