@@ -87,7 +87,7 @@ def alone(folder: Path):
             f"'{folder.name}' is being trained at this moment, by another process or notebook. Wait for it, stop it, "
             "or set DISENTKIT_HOME to another folder."
         ) from None
-    except (OSError, NotImplementedError):
+    except OSError:
         pass  # a disk that refuses the lock is no reason not to train
     try:
         yield
@@ -104,11 +104,12 @@ def is_trained(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except (OSError, NotImplementedError):
+    except OSError:
         return False
     lock.release()
     return False
 
 
 def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(folder.name + ".lock"), thread_local=False)
+    # Without the fallback to a marker file, which would outlive a killed process: a disk without locks raises OSError.
+    return FileLock(folder.with_name(folder.name + ".lock"), thread_local=False, fallback_to_soft=False)

@@ -32,7 +32,7 @@ from disentkit.members import FULL, Member, Task, reason, short, train_members
 from disentkit.methods import learner_class, settings_class
 from disentkit.places import writable_home
 from disentkit.probes import READY, can_score, chosen
-from disentkit.tables import FAILED, Table
+from disentkit.tables import FAILED, Table, check_writable
 
 BACKENDS = ("loky", "dask")
 ANSWER = 20  # seconds in which a cluster has to answer
@@ -97,7 +97,7 @@ def sweep(
     }  # fmt: skip
     task = Task(method, data, preset, options, measures, str(writable_home()), os.getpid())
     out = Path(out or usual_place(method, loaded.name, preset))
-    Table(out)  # where it cannot be read or written, that is said at once
+    check_writable(out)
     with _alone(out):
         table = Table(out)
         left = [member for member in members if not table.has(member.asked)]

@@ -25,7 +25,6 @@ class Table:
 
     def __init__(self, path: Path):
         self.path, self.rows = path, []
-        _check_writable(path)
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
                 reader = csv.DictReader(file, strict=True)
@@ -64,7 +63,7 @@ class Table:
         return pd.read_csv(io.StringIO(_text([{k: row.get(k, "") for k in columns} for row in found], columns)))
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise UserError where no table can be written at `path`: better before a training than after it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

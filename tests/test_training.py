@@ -509,3 +509,18 @@ def test_convolutions_resume_bit_identically(tmp_path):
     with pytest.raises(Stop):
         toys.fit(learner(), **often(tmp_path, watch=at(7, crash)))
     assert toys.same(whole, toys.fit(learner(), folder=tmp_path)[1]) == ""
+
+
+def test_a_disk_without_locks_is_no_reason_not_to_train(monkeypatch, tmp_path):
+    """And no marker is left behind that would outlive a killed process."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def missing(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with checkpoints.alone(tmp_path / "run"):
+        assert not checkpoints.is_trained(tmp_path / "run")
+    with checkpoints.alone(tmp_path / "run"):
+        pass
+    assert list(tmp_path.glob("run*")) in ([], [tmp_path / "run.lock"]) and not checkpoints.is_trained(tmp_path / "run")

@@ -164,23 +164,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.preset != "quick" and args.out == RESULTS:
         parser.error("data/results is for the preset quick; give --out")
-    before = os.environ.get("DISENTKIT_HOME")
     try:
-        for name in args.only:
-            table, _ = make(name, args.preset, args.jobs, args.home, args.out)
-            shown = table.drop(columns=["method", "setting", "value", "method_version", "threads", "precision"])
-            print(shown.to_string(index=False, float_format="%.3f"))
+        with evidence.home_put_back():
+            for name in args.only:
+                table, _ = make(name, args.preset, args.jobs, args.home, args.out)
+                shown = table.drop(columns=["method", "setting", "value", "method_version", "threads", "precision"])
+                print(shown.to_string(index=False, float_format="%.3f"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    finally:
-        if before is None:
-            os.environ.pop("DISENTKIT_HOME", None)
-        else:
-            os.environ["DISENTKIT_HOME"] = before
     return 0
 
 

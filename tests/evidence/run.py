@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -188,6 +189,19 @@ def card_of(table: pd.DataFrame, preset: str, command: str, votes: int) -> dict:
     }  # fmt: skip
 
 
+@contextmanager
+def home_put_back():
+    """Leave DISENTKIT_HOME as it was before the block."""
+    before = os.environ.get("DISENTKIT_HOME")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("DISENTKIT_HOME", None)
+        else:
+            os.environ["DISENTKIT_HOME"] = before
+
+
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 where the gates hold (smoke has none), 1 where they do not, 2 after a mistake, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,22 +214,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("data/results is for the preset quick; give --out")
 
     home = args.home or ROOT / "data" / "local" / "evidence"
-    before = os.environ.get("DISENTKIT_HOME")
-    os.environ["DISENTKIT_HOME"] = str(home / version(TRAINED_BY, settings_of(args.preset)))
     votes = 20 if args.preset == "smoke" else 800
     try:
-        rows = [row(trained(args.preset, seed), args.preset, votes) for seed in args.seeds]
+        with home_put_back():
+            os.environ["DISENTKIT_HOME"] = str(home / version(TRAINED_BY, settings_of(args.preset)))
+            rows = [row(trained(args.preset, seed), args.preset, votes) for seed in args.seeds]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    finally:
-        if before is None:
-            del os.environ["DISENTKIT_HOME"]
-        else:
-            os.environ["DISENTKIT_HOME"] = before
     table = pd.DataFrame(rows)
     command = f"python tests/evidence/run.py --preset {args.preset} --seeds {' '.join(map(str, args.seeds))}"
     card = card_of(table, args.preset, command, votes)
