@@ -26,6 +26,7 @@ test: env
 evidence: env
 	.venv/bin/python tests/evidence/figures.py
 	.venv/bin/python tests/evidence/run.py $(ARGS)
+	.venv/bin/python tests/evidence/mix.py
 
 clean:
 	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache disentkit.egg-info

@@ -78,7 +78,10 @@ measures: full (what `disentkit score` takes), scores (the same three from 10,00
 SCORE = """\
 FactorVAE score (pruned and unpruned), beta-VAE score, MIG (with --all five more), and for every latent the factor it
 follows. Writes the scores into the run's card (not into a shipped one). Encodes about 400,000 pictures: half a minute
-at 32 pixels, a few minutes at 64 on a CPU."""
+at 32 pixels, a few minutes at 64 on a CPU.
+
+Of wide blocks: which factor follows a block when it is swapped, read by a judge that is trained first where the data
+have none yet (about a minute), and which can be read from it (with --all retrieval, too)."""
 
 FETCH = "Downloads to DISENTKIT_HOME/datasets, checks every file, and downloads nothing twice."
 
@@ -192,7 +195,7 @@ def _train_arguments(train: Parser) -> None:
     change = "change one setting of the preset, for example gamma=40; may be given several times"
     add("--set", metavar="NAME=VALUE", action="append", default=[], dest="changes", help=change)
     add("--anew", action="store_true", help="forget an interrupted training of this name")
-    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs or faces")
+    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs, faces, lpc or sprites")
 
 
 def _sweep_arguments(sweep: Parser) -> None:
@@ -213,7 +216,7 @@ def _sweep_arguments(sweep: Parser) -> None:
     add("--scheduler", metavar="ADDRESS", help="of the dask cluster, for example tcp://node1:8786")
     add("--device", metavar="D", default="auto", help="auto (CUDA, else CPU), cpu, cuda or mps")
     add("--precision", metavar="P", help="auto (bf16 where the hardware has it; paper: float32), float32 or bf16")
-    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs or faces")
+    add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs, faces, lpc or sprites")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -110,6 +110,17 @@ def score(args) -> int:
         scores = workbench.score(run, more=args.all)
     except ValueError as error:  # data without factors, for example
         raise UserError(str(error).splitlines()[0]) from None
+    parts = [table(_column_scores(scores))] if "mig" in scores else []
+    parts += _block_scores(scores) if "blocks" in scores else []
+    blocks = sorted(run.stats, key=lambda block: -block["importance"])
+    rows = [(b["name"], f"{b['importance']:.2f} {b['unit']}", b["factor"] or "-", f"{b['correlation']:.2f}"
+             if b["factor"] else "-") for b in blocks]  # fmt: skip
+    print("\n\n".join([*parts, table(rows, ("block", "carries", "follows", "correlation"))]))
+    return 0
+
+
+def _column_scores(scores: dict) -> list[tuple]:
+    """(score, number, what to know) of every score of columns."""
     f, gap = scores["factorvae_score"], scores["mig"]
     kept = f"{f['surviving']} of {f['dims']} latents survive pruning"
     rows = [
@@ -118,18 +129,35 @@ def score(args) -> int:
         ("beta-VAE score", f"{scores['betavae_score']['score']:.3f}", "a linear classifier; near 1 is normal"),
         ("MIG", f"{gap['mig']:.3f}", ", ".join(f"{k} {v:.2f} ({gap['best'][k]})" for k, v in gap["gaps"].items())),
     ]  # fmt: skip
-    if args.all:
+    if "dci" in scores:
         dci = scores["dci"]
         rows += [(f"DCI {part}", f"{dci[part]:.3f}", dci["settings"]["engine"] + " trees") for part in
                  ("disentanglement", "completeness", "informativeness")]  # fmt: skip
         rows += [(name.upper() if len(name) < 4 else name, f"{scores[name][name]:.3f}", "") for name in
                  ("sap", "modularity", "explicitness", "irs")]  # fmt: skip
-    print(table(rows))
-    blocks = sorted(run.stats, key=lambda block: -block["importance"])
-    rows = [(b["name"], f"{b['importance']:.2f} {b['unit']}", b["factor"] or "-", f"{b['correlation']:.2f}"
-             if b["factor"] else "-") for b in blocks]  # fmt: skip
-    print("\n" + table(rows, ("block", "carries", "follows", "correlation")))
-    return 0
+    return rows
+
+
+def _block_scores(scores: dict) -> list[str]:
+    """Tables of blocks and factors, each with a line that says what it shows, and what they come to."""
+    found = scores["blocks"]
+    tables = {
+        "what follows a block when it is swapped: how often the judge sees the donor's value": found["follows"],
+        "what can be read from a block: a linear probe's share of right answers, balanced": found["linear"],
+    }
+    if "retrieval" in scores:
+        tables |= {"the same by the nearest picture": found["nearest"], "retrieval (mAP)": scores["retrieval"]}
+    shown = []
+    for title, rows in tables.items():
+        rows = rows | ({"the judge": found["judge"]} if rows is found["follows"] else {})
+        factors = list(found["judge"])
+        cells = [(block, *("-" if row[f] is None else f"{row[f]:.2f}" for f in factors)) for block, row in rows.items()]
+        shown.append(f"{title}\n{table(cells, ('block', *factors))}")
+    best = ", ".join(f"{name} {found['best'][name]['block']}" for name in found["followed"])
+    rows = [("followed", f"{len(found['followed'])} of {len(found['best'])}", f"beat twice chance: {best or 'none'}")]
+    if "alive" in found:
+        rows.append(("alive", f"{found['alive']:g} of {len(found['accuracy'])}", "blocks that the classifier can read"))
+    return [*shown, table(rows)]
 
 
 def data_list(args) -> int:

@@ -104,14 +104,24 @@ def _measured(run: workbench.Run, asked: dict, task: Task) -> dict[str, float]:
     found = {}
     for measure in task.measures:
         if measure == FULL:
-            scores = workbench.score(run, data)
-            f = scores["factorvae_score"]
-            found |= {"factorvae": f["pruned"], "factorvae_unpruned": f["unpruned"], "surviving": float(f["surviving"])}
-            found |= {"betavae": scores["betavae_score"]["score"], "mig": scores["mig"]["mig"]}
+            found |= _full(workbench.score(run, data))
         else:
             found |= (measure if callable(measure) else READY[measure])(run.model, data)
     if taken := [name for name in found if name in asked or name in OWN]:
         raise ValueError(f"a measure is called '{taken[0]}', which is a column of the table already")
+    return found
+
+
+def _full(scores: dict) -> dict[str, float]:
+    """The columns of what `workbench.score` found: of scalar columns, of wide blocks, or of both."""
+    found = {}
+    if "mig" in scores:
+        f = scores["factorvae_score"]
+        found |= {"factorvae": f["pruned"], "factorvae_unpruned": f["unpruned"], "surviving": float(f["surviving"])}
+        found |= {"betavae": scores["betavae_score"]["score"], "mig": scores["mig"]["mig"]}
+    if "blocks" in scores:
+        found["followed"] = float(len(scores["blocks"]["followed"]))
+        found |= {name: scores["blocks"][name] for name in ("alive",) if name in scores["blocks"]}
     return found
 
 

@@ -15,6 +15,7 @@ from disentkit.progress import is_part
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+BESIDES = ("all", "pixels", "chance", "random")  # rows of a block metric that are no blocks
 
 
 def png(figure: Figure, dpi: int = 80) -> bytes:
@@ -48,23 +49,33 @@ def sheet(images: Tensor | np.ndarray, columns: int, title: str = "", scale: flo
 
 
 def training_picture(rows: dict[str, Tensor], history: pd.DataFrame) -> bytes:
-    """PNG bytes: rows of images by name on the left, every scalar of the history against steps on the right."""
-    scalars = [c for c in history.columns if c != "step" and not is_part(c)]
+    """PNG bytes: rows of images by name on the left, the history against steps on the right.
+
+    A panel per scalar, and one per vector (the accuracy of MIX's classifier for each block) with a line per part; six
+    panels at most, one of them a vector where there is any.
+    """
+    scalars = {c: [c] for c in history.columns if c != "step" and not is_part(c)}
+    vectors: dict[str, list[str]] = {}
+    for column in filter(is_part, history.columns):
+        vectors.setdefault(column.rpartition("_")[0], []).append(column)
+    first = dict(list(vectors.items())[:1])
+    panels = dict(list(scalars.items())[: 6 - len(first)]) | first
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
     for axes, (name, images) in zip(np.atleast_1d(left.subplots(len(rows), 1)), rows.items()):
         axes.imshow(tiles(images, len(images)), interpolation="nearest")
         axes.set_title(name, fontsize=9, loc="left")
         axes.axis("off")
-    shown = scalars[:6]
-    grid = np.atleast_1d(right.subplots(-(-len(shown) // 3) or 1, min(3, len(shown)) or 1)).ravel()
-    for axes, name, colour in zip(grid, shown, COLOURS):
-        seen = history[["step", name]].dropna()  # a probe measures at some steps only
-        axes.plot(seen["step"], seen[name], color=colour, linewidth=1.2, marker="." if len(seen) < 10 else "")
+    grid = np.atleast_1d(right.subplots(-(-len(panels) // 3) or 1, min(3, len(panels)) or 1)).ravel()
+    for axes, (name, columns), colour in zip(grid, panels.items(), COLOURS):
+        for i, column in enumerate(columns):
+            seen = history[["step", column]].dropna()  # a probe measures at some steps only
+            one = {"color": colour, "linewidth": 1.2} if len(columns) == 1 else {"color": f"C{i}", "linewidth": 0.9}
+            axes.plot(seen["step"], seen[column], marker="." if len(seen) < 10 else "", **one)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("step", fontsize=7, labelpad=1)
         axes.tick_params(labelsize=7)
-    for axes in grid[len(shown) :]:
+    for axes in grid[len(panels) :]:
         axes.axis("off")
     return png(figure)
 
@@ -173,6 +184,39 @@ def votes(tables: dict[str, pd.DataFrame], dead: Sequence[str] = ()) -> bytes:
             if name in dead:
                 axes.axhspan(i - 0.5, i + 0.5, color="#bbbbbb", zorder=2)
                 axes.get_yticklabels()[i].set_color("#888888")
+    return png(figure)
+
+
+def matrix(tables: dict[str, pd.DataFrame], title: str = "") -> bytes:
+    """PNG bytes: tables of shares (blocks x factors, 0 ... 1) side by side, {title: frame}, every value printed.
+
+    A cell's colour says how far its value is from chance to 1, where the table has a row "chance" or "random"; else
+    from 0 to 1. The rows that are no blocks (`BESIDES`) stand below a line, without colour. NaN is left empty.
+    """
+    apart = {name: [row for row in table.index if row in BESIDES] for name, table in tables.items()}
+    longest = {name: max(len(str(row)) for row in table.index) for name, table in tables.items()}
+    widths = [0.085 * longest[name] + 0.3 + 0.62 * table.shape[1] for name, table in tables.items()]
+    height = 0.28 * max(map(len, tables.values())) + 0.9 + 0.3 * bool(title)
+    figure = Figure(figsize=(sum(widths) + 0.2, height), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False, width_ratios=widths)[0]
+    for axes, (name, table) in zip(panels, tables.items()):
+        table = table.loc[[*table.index.drop(apart[name]), *apart[name]]]
+        values = table.to_numpy(dtype=float)
+        chance = next((table.loc[row].to_numpy(dtype=float) for row in ("chance", "random") if row in apart[name]), 0)
+        shade = np.clip((values - chance) / np.maximum(1 - np.asarray(chance), 1e-9), 0, 1)
+        shade[len(table) - len(apart[name]) :] = np.nan
+        axes.imshow(shade, cmap="cividis", aspect="auto", vmin=0, vmax=1)
+        axes.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axes.set_yticks(range(len(table)), table.index, fontsize=8)
+        axes.set_title(name, fontsize=10)
+        if apart[name]:
+            axes.axhline(len(table) - len(apart[name]) - 0.5, color="#777777", linewidth=1.2)
+        for (i, j), value in np.ndenumerate(values):
+            dark = shade[i, j] <= 0.5  # never for NaN
+            if np.isfinite(value):
+                colour = "white" if dark else "black"
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    figure.suptitle(title or None, fontsize=10)
     return png(figure)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from disentkit import checkpoints, machine, previews, runs, training
+from disentkit import checkpoints, machine, previews, runs, scores, training
 from disentkit import data as datasets
 from disentkit import probes as measures
 from disentkit.cards import data_to_card, device_name, factors_from_card, factors_to_card, probes_to_card, versions
@@ -35,7 +35,7 @@ from disentkit.methods import learner_class, settings_class, settings_for
 from disentkit.metrics.blocks import block_stats
 from disentkit.places import writable_home
 
-MORE = ("dci", "sap", "modularity", "explicitness", "irs")  # what `score` measures besides when asked
+MORE = scores.MORE  # what `score` measures besides when asked
 MOST = 10**9  # of any whole number in the settings
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
@@ -226,29 +226,23 @@ def open_run(name: str | Path) -> Run:
 
 
 def score(run: Run, data: Data | None = None, *, more: bool = False, **options) -> dict:
-    """FactorVAE score, beta-VAE score and MIG of a run; `options` go to the FactorVAE score. more: and those of MORE.
+    """What disentanglement can be measured, see `scores.measure`; `options` go to the FactorVAE score.
 
-    The scores are kept in the run's card, unless `data` are others than it was trained on.
+    FactorVAE score, beta-VAE score and MIG (more: and those of MORE) of columns, the block metrics of wide blocks. Kept
+    in the run's card, in which wide blocks are named, unless `data` are others than it was trained on.
     """
-    from disentkit import metrics
-
     data = data or run.data()
-    scores = {
-        "factorvae_score": metrics.factorvae_score(run.model, data, **options),
-        "betavae_score": metrics.betavae_score(run.model, data),
-        "mig": metrics.mig(run.model, data),
-    }
-    if more:
-        scores |= {name: getattr(metrics, name)(run.model, data) for name in MORE}
+    found = scores.measure(run.model, data, more=more, history=run.history, **options)
     if data.fingerprint() != run.card["data"].get("fingerprint"):
-        return scores
-    run.card["scores"] |= scores
+        return found
+    run.card["scores"] |= found
+    run.card["blocks"] = scores.named(run.stats, run.model.codes, found)
     if run.path is not None and run.path.resolve().parent != runs.SHIPPED:
         try:
             runs.write_card(run.path, run.card)
         except OSError as e:
             print(f"the card in {run.path} could not be written ({e.strerror}), so it has not these scores; make room")
-    return scores
+    return found
 
 
 # ---- the parts of train

@@ -330,7 +330,8 @@ def test_offline_wheels(checkout, tmp_path):
 @pytest.mark.parametrize("target, commands", [
     ("lab", [".venv/bin/disentkit lab --no-browser"]),
     ("test", [".venv/bin/python -m pytest tests --no-browser"]),
-    ("evidence", [".venv/bin/python tests/evidence/figures.py", ".venv/bin/python tests/evidence/run.py --no-browser"]),
+    ("evidence", [".venv/bin/python tests/evidence/figures.py", ".venv/bin/python tests/evidence/run.py --no-browser",
+                  ".venv/bin/python tests/evidence/mix.py"]),
 ])
 def test_make_targets(target, commands):
     if shutil.which("make") is None:

@@ -114,3 +114,23 @@ def test_an_arrow_of_a_diagram_ends_at_its_boxes(drawn):
     assert arrows[0].patchA is said["picture"].get_bbox_patch() and arrows[0].patchB is said["encoder"].get_bbox_patch()
     with pytest.raises(KeyError):
         plots.diagram(boxes, [("x", "nowhere")])
+
+
+def test_matrix_prints_every_value_and_colours_blocks_by_their_way_from_chance(drawn):
+    frame = pd.DataFrame({"hair": [0.5, 1.0, 0.5, 0.9], "hue": [0.125, np.nan, 0.125, 1.0]},
+                         index=["f1", "f2", "chance", "all"])  # fmt: skip
+    plots.matrix({"swap": frame, "no chance": frame.iloc[:2]}, title="blocks")
+    swap, plain = drawn[0].axes
+    assert [t.get_text() for t in swap.get_yticklabels()] == ["f1", "f2", "chance", "all"]
+    assert [t.get_text() for t in swap.texts] == ["0.50", "0.12", "1.00", "0.50", "0.12", "0.90", "1.00"]
+    shade = np.ma.filled(swap.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(shade, [[0, 0], [1, np.nan], [np.nan] * 2, [np.nan] * 2])
+    np.testing.assert_allclose(np.ma.filled(plain.images[0].get_array(), np.nan)[0], [0.5, 0.125])
+    assert len(swap.lines) == 1 and not plain.lines  # the line above the rows that are no blocks
+
+
+def test_matrix_puts_other_rows_last_and_allows_chance_of_one(drawn):
+    plots.matrix({"swap": pd.DataFrame({"hair": [1.0, 1.0, 1.0]}, index=["all", "chance", "f1"])})
+    axes = drawn[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["f1", "all", "chance"]
+    assert np.ma.filled(axes.images[0].get_array(), np.nan)[0, 0] == 0

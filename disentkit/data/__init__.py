@@ -100,6 +100,36 @@ _SETS = {
         "download": "none; real file 268 MB",
         "note": "drawn by casting rays, any value between grid points; source=FILE reads the real pictures (6 GB)",
     },
+    "characters": {
+        "load": "disentkit.data.characters:load",
+        "fetch": "",
+        "factors": "body 4, hair 6, top 5, trousers 5, item 5, pose 4, direction 4, hue 8",
+        "images": "384,000",
+        "size": "32x32 colour, also 48 and 64",
+        "licence": "the kit's own",
+        "download": "none",
+        "note": "game characters drawn from the kit's own geometry, any hue between grid points",
+    },
+    "lpc": {
+        "load": "disentkit.data.lpc:load",
+        "fetch": "disentkit.data.lpc:fetch",
+        "factors": "body 6, bottomwear 6, topwear 6, hair 6, action 3, direction 3, frame 8",
+        "images": "93,312",
+        "size": "64x64 colour, also 60 and 32",
+        "licence": "CC-BY-SA 3.0 / GPL 3.0",
+        "download": "by hand",
+        "note": "game characters laid together from drawn sheets; path=FOLDER, parts='all', split='train' or 'test'",
+    },
+    "sprites": {
+        "load": "disentkit.data.sprites:load",
+        "fetch": "disentkit.data.sprites:fetch",
+        "factors": "seven labels of the character, action 5, view 4, frame",
+        "images": "those of 672 characters",
+        "size": "60x60 colour, or any",
+        "licence": "none stated",
+        "download": "by hand",
+        "note": "game characters of Reed et al.; path=FOLDER of sprites_*.mat, split='train', 'valid', 'test' or 'all'",
+    },
 }
 
 

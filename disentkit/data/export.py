@@ -4,6 +4,9 @@
                units, `names` (K,), and `space`, the FactorSpace as JSON text. `read` makes an ArrayData of it
     NAME/      a png for each image, and `factors.csv` with their factors; `data.load("folder", path=...)` reads it
 
+Data with an `attribution` (text: whose work the pictures are, under which licence) takes it along: as `attribution` in
+the npz, which `read` gives back, and as `ATTRIBUTION.txt` beside the pictures of a folder.
+
 An export appears by one rename: what has its name is whole.
 """
 
@@ -34,6 +37,7 @@ from disentkit.data.laws import Grid
 from disentkit.errors import UserError, one_of, whole
 
 FORMATS = ("npz", "folder")
+ATTRIBUTION = "ATTRIBUTION.txt"
 LARGEST = 1_000_000  # no larger grid is written whole
 MOST = 100_000_000  # images of an export
 BATCH = 1_000
@@ -89,11 +93,15 @@ def read(path: str | Path) -> ArrayData:
             raise ValueError("it is no zip, or cut short")
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             images, factors, space = file["images"], None, None
+            attribution = str(file["attribution"]) if "attribution" in file else ""
             if "factors" in file:
                 found = [{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()}
                          for f in json.loads(str(file["space"]))]  # fmt: skip
                 factors, space = file["factors"], FactorSpace(Factor(**f) for f in found)
-        return ArrayData(images, factors, space, name=path.stem)
+        data = ArrayData(images, factors, space, name=path.stem)
+        if attribution:
+            data.attribution = attribution  # a further export keeps it
+        return data
     except Exception as error:  # numpy, zipfile, zlib and json raise a dozen kinds for a torn or different file
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is no whole npz of `disentkit data export` ({why})") from None
@@ -160,12 +168,15 @@ def _write_npz(path: Path, data: Data, factors: np.ndarray, parts: Iterator[np.n
             np.lib.format.write_array_header_1_0(member, header)
             for pixels in parts:
                 member.write(pixels)
+        rest = {}
         if data.space:
             space = json.dumps([dataclasses.asdict(f) for f in data.space])
             rest = {"factors": factors, "names": np.array(data.space.names), "space": np.array(space)}
-            for name, array in rest.items():
-                with file.open(_member(name), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+        if attribution := getattr(data, "attribution", ""):
+            rest["attribution"] = np.array(attribution)
+        for name, array in rest.items():
+            with file.open(_member(name), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -182,6 +193,8 @@ def _write_folder(path: Path, data: Data, factors: np.ndarray, parts: Iterator[n
         packed = io.BytesIO()  # Pillow, writing to a full disk by itself, would not say so
         Image.fromarray(pixels).save(packed, "png")
         picture.write_bytes(packed.getvalue())
+    if attribution := getattr(data, "attribution", ""):
+        (path / ATTRIBUTION).write_text(attribution, encoding="utf-8")
     if data.space:
         with (path / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")

@@ -1,12 +1,16 @@
-"""Panels: drag sliders over the blocks of a model's code and watch the picture. Built on core ipywidgets only.
+"""Panels: move the blocks of a model's code and watch the picture. Built on core ipywidgets only.
 
-    Panel(model)            every block of one model; on a renderer it is the panel of true factors
-    Compare(left, right)    two models side by side under one set of sliders
+    Panel(model)                         every block of one model; on a renderer it is the panel of true factors
+    Compare(left, right)                 two models side by side under one set of sliders
+    Mixer(model, sources)                the block explorer: which source feeds which block
+    swap_sheet(model, top, left, block)  the sheet of swaps of one block, `swap_sheets` those of all: pictures
 
 A panel knows a model (`codes`, `image_shape`, `decode`, perhaps `encode` and `prior`) and nothing else.
 """
 
+from disentkit.explore.mixer import Mixer
 from disentkit.explore.pair import Compare
 from disentkit.explore.panel import Panel
+from disentkit.explore.swapping import swap_sheet, swap_sheets
 
-__all__ = ["Compare", "Panel"]
+__all__ = ["Compare", "Mixer", "Panel", "swap_sheet", "swap_sheets"]

@@ -1,14 +1,14 @@
-"""What a panel shows for one block: a slider, a category picker, or a line that keeps the place.
+"""What a panel shows for one block: a slider, a category picker, a source picker, or a line that keeps the place.
 
-`control(row, changed, width)` chooses; a new kind of block gets its control there. A control has a `.widget` (what is
-moved) and a `.view` (what is laid out, with the label on the left, `width` pixels wide). It calls
+`control(row, changed, width, feeder)` chooses; a new kind of block gets its control there. A control has a `.widget`
+(what is moved) and a `.view` (what is laid out, with the label on the left, `width` pixels wide). It calls
 `changed(block, value (1, *shape))` when its user moves it; `show(code)` makes it show a code without calling anything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 import torch
@@ -19,18 +19,20 @@ from disentkit.explore import text
 from disentkit.explore.ranking import Ranked
 
 Changed = Callable[[Block, Tensor], None]
+Feeder = tuple[Tensor, Callable[[int], None]]  # the sources' codes (n, D), and what feeds a block from source i
+STRIP = 24  # sources shown at most
 
 
-def control(row: Ranked, changed: Changed, width: int):
-    """The control for one block."""
+def control(row: Ranked, changed: Changed, width: int, feeder: Feeder | None = None):
+    """The control for one block; `feeder` where there are sources that can feed it."""
     if row.block.scalar:
         return Slider(row, changed, width)
     if row.block.kind == "onehot":
         return Picker(row, changed, width)
-    return Place(row, width)
+    return SourcePicker(row, *feeder, width) if feeder else Place(row, width)
 
 
-def label_width(rows: list[Ranked]) -> int:
+def label_width(rows: Sequence[Ranked]) -> int:
     """Pixels that hold the longest label; labels are cut at 260."""
     return min(max([60, *(8 * len(row.label) + 16 for row in rows)]), 260)
 
@@ -46,7 +48,7 @@ class Slider:
             low, high = self._below(low), self._above(high)
         self.value = min(max(0.0, low), high)  # what the code holds here; the widget may show it rounded to a step
         self.widget = ipywidgets.FloatSlider(
-            self.value, min=low, max=high, step=self.step, description=_spaced(row.label), continuous_update=True,
+            self.value, min=low, max=high, step=self.step, description=spaced(row.label), continuous_update=True,
             readout_format=f".{max(0, -math.floor(math.log10(self.step)))}f", layout={"width": "100%"},
             tooltip=f"{row.label}: arrow keys move it", style={"description_width": f"{width}px"},
         )  # fmt: skip
@@ -93,7 +95,7 @@ class Picker:
     def __init__(self, row: Ranked, changed: Changed, width: int):
         self.block, self.changed, self.index = row.block, changed, None
         labels = text.labels_of(row.block)
-        options = [(_spaced(label), i) for i, label in enumerate(labels)]
+        options = [(spaced(label), i) for i, label in enumerate(labels)]
         if len(labels) <= 6:
             tips = [f"{row.name}: {label}" for label in labels]
             self.widget = ipywidgets.ToggleButtons(
@@ -101,7 +103,7 @@ class Picker:
             )
         else:
             self.widget = ipywidgets.Dropdown(options=options, value=None, layout={"width": "240px"})
-        self.view = _labelled(row, self.widget, width)  # buttons would put their own description on a line above them
+        self.view = labelled(row.label, self.widget, width)  # buttons would put their description on a line above them
         self.widget.observe(self._on_value, names="value")
 
     def show(self, code: Tensor) -> None:
@@ -116,14 +118,42 @@ class Picker:
         self.changed(self.block, one.reshape(1, *self.block.shape))
 
 
+class SourcePicker:
+    """Numbered buttons, one per source, that feed a wide or map block; none is chosen for a value of no source."""
+
+    def __init__(self, row: Ranked, sources: Tensor, feed: Callable[[int], None], width: int):
+        self.feed, self.index = feed, None
+        self.block, self.values = row.block, row.block.read(sources[:STRIP])  # (n, *shape)
+        numbers = range(1, len(self.values) + 1)
+        self.widget = ipywidgets.ToggleButtons(
+            options=[(str(i), i - 1) for i in numbers], value=None,
+            tooltips=[f"{row.name} from picture {i}" for i in numbers],
+            style={"button_width": "36px"}, layout={"width": "auto"},
+        )  # fmt: skip
+        self.view = labelled(row.label, self.widget, width)
+        self.widget.observe(self._on_value, names="value")
+
+    def show(self, code: Tensor) -> None:
+        same = (self.values == self.block.read(code)).flatten(1).all(1).tolist()
+        if self.index is None or not same[self.index]:  # of two sources with one value, the one that was picked stays
+            self.index = same.index(True) if any(same) else None
+        self.widget.value = self.index
+
+    def _on_value(self, change) -> None:
+        if change["new"] is None or change["new"] == self.index:
+            return
+        self.index = change["new"]
+        self.feed(self.index)
+
+
 class Place:
     """A line that names a wide or map block and says what becomes of it."""
 
     def __init__(self, row: Ranked, width: int):
         shape = " x ".join(map(str, row.block.shape))
-        note = "source picker comes with wide blocks" if row.block.inferred else "no encoder reads it"
+        note = "give the panel sources to pick from" if row.block.inferred else "no encoder reads it"
         self.widget = ipywidgets.Label(f"{shape} numbers: {note}", layout={"width": "auto"})
-        self.view = _labelled(row, self.widget, width)
+        self.view = labelled(row.label, self.widget, width)
 
     def show(self, code: Tensor) -> None:
         """A wide block has no control to move."""
@@ -135,12 +165,12 @@ def _step(span: float) -> float:
     return max(s * power for s in (1, 2, 5) if s * power <= span / 200 * (1 + 1e-9))
 
 
-def _labelled(row: Ranked, widget: ipywidgets.Widget, width: int) -> ipywidgets.Widget:
+def labelled(label: str, widget: ipywidgets.Widget, width: int) -> ipywidgets.Widget:
     """A widget with its label where the sliders have theirs."""
     beside = {"width": f"{width}px", "display": "flex", "justify_content": "flex-end", "margin": "2px 6px 2px 2px"}
-    return ipywidgets.HBox([ipywidgets.Label(_spaced(row.label), layout=beside), widget])
+    return ipywidgets.HBox([ipywidgets.Label(spaced(label), layout=beside), widget])
 
 
-def _spaced(label: str) -> str:
+def spaced(label: str) -> str:
     """HTML folds runs of spaces; a label keeps them."""
     return label.replace("  ", "\u2002\u2002")

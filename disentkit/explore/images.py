@@ -12,6 +12,8 @@ from torch import Tensor
 
 GAP = 2  # white pixels between tiles
 INK, FAINT = (20, 20, 20), (95, 95, 95)  # text on white, both with a contrast above 6:1
+RULE, ROOM = (150, 150, 150), 8  # the line between given and made pictures, and the pixels it stands in
+MARGIN, HEAD = 8, 42  # left of a matrix, and above it
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -89,4 +91,32 @@ def sheet(rows: Sequence[tuple[Sequence[str], np.ndarray]], title: str = "", til
         for i, picture in enumerate(tiles):
             canvas.paste(Image.fromarray(picture), (left + i * (tiles.shape[2] + GAP), top))
         top += height
+    return np.asarray(canvas)
+
+
+def matrix(top: np.ndarray, left: np.ndarray, grid: np.ndarray, title: str, caption: str, tile: int = 64) -> np.ndarray:
+    """One picture (H, W, 3): `top` (c, h, w, 3) over the grid (r, c, h, w, 3), `left` (r, h, w, 3) beside it.
+
+    A line parts the given pictures from the made ones. title and caption are printed above, the caption fainter.
+    tile  small pictures are enlarged by a whole number up to this height in pixels
+    """
+    top, left, grid = (enlarge(pictures, tile) for pictures in (top, left, grid))
+    high, wide = grid.shape[2] + GAP, grid.shape[3] + GAP  # from one picture to the next
+    font, faint = ImageFont.load_default(13), ImageFont.load_default(12)
+    width = max(MARGIN + wide + ROOM + wide * len(top), *(int(f.getlength(t)) + 2 * MARGIN for f, t in
+                                                         ((font, title), (faint, caption))))  # fmt: skip
+    canvas = Image.new("RGB", (width, HEAD + high + ROOM + high * len(left)), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, 4), title, INK, font)
+    draw.text((MARGIN, 22), caption, FAINT, faint)
+    across, down = MARGIN + wide + ROOM, HEAD + high + ROOM  # where the grid begins
+    for c, picture in enumerate(top):
+        canvas.paste(Image.fromarray(picture), (across + c * wide, HEAD))
+    for r, (picture, made) in enumerate(zip(left, grid)):
+        canvas.paste(Image.fromarray(picture), (MARGIN, down + r * high))
+        for c, tile_ in enumerate(made):
+            canvas.paste(Image.fromarray(tile_), (across + c * wide, down + r * high))
+    x, y = across - ROOM // 2 - 1, down - ROOM // 2 - 1
+    draw.line([(MARGIN, y), (across + wide * len(top) - GAP - 1, y)], RULE)
+    draw.line([(x, HEAD), (x, down + high * len(left) - GAP - 1)], RULE)
     return np.asarray(canvas)

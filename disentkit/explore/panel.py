@@ -7,11 +7,7 @@ for a moment: core widgets report a drag's values but not its end, and a rest se
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import html
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,24 +18,23 @@ from torch import Tensor
 
 from disentkit import models
 from disentkit.codes import Block
-from disentkit.errors import UserError
 from disentkit.explore import images, text
-from disentkit.explore.controls import control, label_width
+from disentkit.explore.controls import STRIP, Feeder, control, label_width
+from disentkit.explore.frame import Frame, Sources, draw, save, sources_of
 from disentkit.explore.ranking import Ranked, ranked
+from disentkit.explore.swapping import group_named, groups_of, travel
 
-REST = 0.3  # seconds without a change after which sheet and text follow
-SIDE = 256  # height of the live picture on the page, in pixels, at most
 THUMB = 56  # height of a source's thumbnail
-STRIP = 24  # thumbnails shown at most
 
 
-class Panel:
+class Panel(Frame):
     """A panel over one model. As the last expression of a cell it shows itself; `panel.widget` is its widget.
 
     model    codes (N, D) -> images (N, C, H, W); a renderer gives the panel of true factors
     stats    a dict per block (name, low, high, importance, unit, factor, correlation), as a run's `stats`: order,
              labels and ranges of the sliders. None: code order and the blocks' own ranges
-    sources  pictures (n, C, H, W) in [0, 1] that the model encodes, or codes (n, D): where exploring starts
+    sources  pictures (n, C, H, W) in [0, 1] that the model encodes, codes (n, D), or a number of draws from the prior:
+             where exploring starts, and what feeds wide and map blocks
     title    a line above
     seed     of the panel's own draws
 
@@ -50,21 +45,17 @@ class Panel:
     columns = 10  # of the sheet
 
     def __init__(self, model, stats: Sequence[dict] | None = None, sources=None, title: str = "", seed: int = 0):
-        if not isinstance(model, models.Model):
-            kind = type(model).__name__
-            raise ValueError(f"a panel takes a model (codes, image_shape, decode), not {kind}; a run's is run.model")
-        self.model, self.title = model, title
-        self.rng = torch.Generator().manual_seed(seed)
+        super().__init__(model, title, seed)
         self.rows: list[Ranked] = ranked(model.codes, stats)
-        thumbs, self.bases = _sources(model, sources)
+        none = Sources(np.zeros((0, 1, 1, 3), np.uint8), torch.zeros(0, model.codes.size))
+        self.sources = none if sources is None else sources_of(model, sources, self.rng)
+        self.bases: Tensor = self.sources.codes  # (n, D)
         self.base: Tensor = self.bases[0] if len(self.bases) else self._start()  # (D,)
         self._code = self.base[None].clone()  # (1, D)
-        self._changes = 0
-        self._controls = [control(row, self._moved, label_width(self.rows)) for row in self.rows]
-        # What people and notebooks reach for: a block's widget, and the buttons by name.
+        self._controls = [control(row, self._moved, label_width(self.rows), self._feeder(row)) for row in self.rows]
+        # What people and notebooks reach for: a block's widget (the buttons by name are `buttons`).
         self.controls = {row.block.name: c.widget for row, c in zip(self.rows, self._controls)}
-        self.buttons: dict[str, ipywidgets.Button] = {}
-        self.widget = self._layout(thumbs)
+        self.widget = self._layout(self.sources.thumbs)
         self._mark_base(0)
         self._show()
 
@@ -86,11 +77,6 @@ class Panel:
     @text.setter
     def text(self, line: str) -> None:
         self._set(text.read(self.model.codes, line, self._code))
-
-    @property
-    def error(self) -> str:
-        """What the panel's error line says; empty while all is well."""
-        return self._error
 
     def render(self, state) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a code, (1, D) or (D,), at the model's own size. Pure."""
@@ -116,19 +102,12 @@ class Panel:
 
     def save(self, path: str | Path, columns: int | None = None) -> Path:
         """Write the sheet as PNG and return its path. Raises UserError where it cannot be written."""
-        path = Path(path).expanduser()
-        if not path.parent.is_dir():
-            raise UserError(f"cannot save {path.name}: there is no folder {path.parent}; make it first")
-        try:
-            path.write_bytes(images.png(self.sheet(columns)))
-        except OSError as e:
-            raise UserError(f"cannot save {path}: {e.strerror}") from None
-        return path
+        return save(path, self.sheet(columns))
 
     # What the buttons do.
     def random(self) -> None:
         """A code from the model's prior, drawn with the panel's own generator."""
-        self._set(getattr(self.model, "prior", self.model.codes.prior)(1, self.rng))
+        self._set(draw(self.model, 1, self.rng))
 
     def reset(self) -> None:
         """Back to the code of the base picture."""
@@ -144,6 +123,11 @@ class Panel:
         """A new draw of one block from its prior."""
         block = self.model.codes[name]
         self._moved(block, block.prior(1, self.rng))
+
+    def feed(self, name: str, i: int) -> None:
+        """Take one block, and those that share its picker, from source i."""
+        group = group_named(groups_of(self.model.codes), name)
+        self._set(travel(self.model.codes, self._code, self.bases[i : i + 1], group))
 
     # How a change travels: code -> controls and picture -> (at rest) sheet and text.
     def _moved(self, block: Block, value: Tensor) -> None:
@@ -173,47 +157,10 @@ class Panel:
             self.field.value = self.text
             self.sheet_picture.value = images.png(self._sheet(self.columns, ""))  # the panel's title stands above it
 
-    def _at_rest(self, then: Callable[[], None]) -> None:
-        """Run `then` once nothing has changed for REST seconds; at once where no event loop runs, so no front end."""
-        self._changes += 1
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            then()
-            return
-        loop.call_later(REST, lambda seen: then() if seen == self._changes else None, self._changes)
-
-    @contextmanager
-    def _errors(self, fresh: bool = True):
-        """Show what goes wrong in the panel: an exception in a widget's callback would vanish without a trace."""
-        if fresh:
-            self._say("")
-        try:
-            yield
-        except Exception as e:
-            self._say((f"{type(e).__name__}: {e}".strip().splitlines() or [""])[0][:300])
-
-    def _say(self, error: str) -> None:
-        self._error = error
-        line = f"<div role='alert' style='{_ERROR}'><b>Error</b> {html.escape(error)}</div>" if error else ""
-        if self.error_line.value != line:
-            self.error_line.value = line
-
     # What it looks like.
-    @property
-    def _side(self) -> int:
-        return SIDE
-
     def _layout(self, thumbs: np.ndarray) -> ipywidgets.Widget:
-        high, wide = self.model.image_shape[1:]
-        times = self._side // high or self._side / high  # a picture larger than that is shown smaller
-        high, wide = round(high * times), round(wide * times)
-        self.error_line = ipywidgets.HTML()
-        # No tooltips on images: ipywidgets 8 fails in the browser for a widget with a tooltip but no description.
-        self.picture = ipywidgets.Image(
-            format="png", width=wide, height=high,
-            layout={"width": f"{wide}px", "height": f"{high}px", "min_width": f"{wide}px", "object_fit": "contain"},
-        )  # fmt: skip
+        self.picture = self._live()
+        wide = self.picture.width
         self.sheet_picture = ipywidgets.Image(
             format="png", layout={"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
         )
@@ -228,33 +175,31 @@ class Panel:
                 self._button("random", "random", "a code drawn from the model's prior", self.random, flex="1 1 0"),
                 self._button("reset", "reset", "back to the code of the base picture", self.reset, flex="1 1 0"),
             ],
-            layout={"width": f"{max(wide, 180)}px", "margin": "6px 0 0 0"},
+            layout={"width": f"{max(int(wide), 180)}px", "margin": "6px 0 0 0"},
         )
         left = ipywidgets.VBox([*self._above_picture(wide), self.picture, buttons], layout={"margin": "0 16px 0 0"})
         right = [self._with_draw(row, shown.view) for row, shown in zip(self.rows, self._controls)]
         right = ipywidgets.VBox(right + self._below_controls(), layout={"flex": "1 1 420px", "min_width": "380px"})
         middle = ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap", "overflow": "visible"})
         parts = [self._strip(thumbs), middle, self.error_line, self.field, self.sheet_picture]
-        if self.title:
-            parts.insert(0, ipywidgets.HTML(f"<b style='font-size: 110%'>{html.escape(self.title)}</b>"))
-        return ipywidgets.VBox([p for p in parts if p is not None], layout={"max_width": "980px", "padding": "4px"})
+        return self._titled(*parts)
+
+    def _feeder(self, row: Ranked) -> Feeder | None:
+        """What a source picker for the block needs, where the sources say anything about it."""
+        if not self.sources.hold(row.block):
+            return None
+
+        def feed(i: int) -> None:
+            with self._errors():
+                self.feed(row.block.name, i)
+
+        return self.bases, feed
 
     def _above_picture(self, wide: int) -> list[ipywidgets.Widget]:
         return []
 
     def _below_controls(self) -> list[ipywidgets.Widget]:
         return []
-
-    def _button(self, name: str, caption: str, tooltip: str, action: Callable[[], None], **layout) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=caption, tooltip=tooltip, layout=layout)
-
-        def clicked(_):
-            with self._errors():
-                action()
-
-        button.on_click(clicked)
-        self.buttons[name] = button
-        return button
 
     def _with_draw(self, row: Ranked, widget: ipywidgets.Widget) -> ipywidgets.Widget:
         """The block's control; beside it 'draw again' where no encoder reads the block."""
@@ -310,18 +255,6 @@ class Panel:
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {type(self.model).__name__}: {self.text}"
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The live widget, and a sheet as PNG for readers of a page without a kernel."""
-        bundle = self.widget._repr_mimebundle_() | {"text/plain": repr(self)}
-        try:
-            bundle["image/png"] = base64.b64encode(images.png(self.sheet())).decode()
-        except Exception:  # the panel's error line says it; displaying must not fail as well
-            pass
-        return bundle
-
-
-_ERROR = "color: #b3261e; border-left: 4px solid #b3261e; padding-left: 8px; line-height: 20px; background: #fdf3f2"
-
 
 def _lines(row: Ranked) -> list[str]:
     if row.block.kind == "onehot":
@@ -330,29 +263,3 @@ def _lines(row: Ranked) -> list[str]:
     else:
         reach = f"{row.low:.3g} to {row.high:.3g}"
     return [row.name, ",  ".join(part for part in (row.weight, reach) if part)]
-
-
-def _sources(model, sources) -> tuple[np.ndarray, Tensor]:
-    """Thumbnails (n, H, W, 3) and codes (n, D) of the sources; n is 0 without any."""
-    if sources is None:
-        return np.zeros((0, 1, 1, 3), np.uint8), torch.zeros(0, model.codes.size)
-    try:
-        sources = torch.as_tensor(sources).detach().cpu()
-    except (TypeError, RuntimeError):
-        kind = type(sources).__name__
-        raise ValueError(f"sources are pictures (n, C, H, W) or codes (n, {model.codes.size}), not {kind}") from None
-    if sources.dtype == torch.uint8:
-        sources = sources / 255
-    sources = sources.float()
-    if len(sources) == 0:
-        raise ValueError("sources are empty; leave them out or give at least one picture")
-    if not torch.isfinite(sources).all():
-        raise ValueError("sources hold NaN or infinite numbers")
-    if sources.ndim == 4 and not (sources.min() >= -1e-3 and sources.max() <= 1 + 1e-3):
-        reach = f"{sources.min():g} ... {sources.max():g}"
-        raise ValueError(f"pictures lie in 0 ... 1, these reach {reach}; divide by 255?")
-    if sources.ndim == 4:
-        return images.to_uint8(sources), models.encode(model, sources)
-    if sources.ndim == 2:
-        return images.to_uint8(models.decode(model, sources)), model.codes.check(sources)
-    raise ValueError(f"sources are pictures (n, C, H, W) or codes (n, {model.codes.size}), not {tuple(sources.shape)}")

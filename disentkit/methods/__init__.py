@@ -19,6 +19,7 @@ METHODS = {
     "aae": ("disentkit.methods.aae", "AAE"),
     "minibatchtc": ("disentkit.methods.minibatch_tc", "MinibatchTC"),
     "infogan": ("disentkit.methods.infogan", "InfoGAN"),
+    "mix": ("disentkit.methods.mix", "MIX"),
     "infowgan": ("disentkit.methods.infowgan_gp", "InfoWGAN"),
 }
 

@@ -54,6 +54,7 @@ PICTURES = {
     (preset, data): settings
     for data, gamma, lr_D in [
         ("folder", 10.0, 1e-4), ("celeba", 6.4, 1e-5), ("chairs", 3.2, 1e-5), ("faces", 6.4, 1e-5),
+        ("lpc", 10.0, 1e-4),
     ]  # fmt: skip
     for preset, settings in {
         "paper": Settings(gamma=gamma, fc=256, steps=1_000_000, lr_D=lr_D),
@@ -150,5 +151,8 @@ class FactorVAE(Learner):
         ("course", "shapes3d"): Settings(gamma=10.0, d=6, fc=256, steps=25_000, lr=1e-3, lr_D=1e-3),
         ("quick", "shapes3d"): replace(QUICK, gamma=5.0, d=6, fc=256, steps=3_000),
         ("smoke", "shapes3d"): replace(SMOKE, d=6, fc=256),
+        ("course", "characters"): Settings(gamma=10.0, d=16, fc=256, steps=25_000, lr=1e-3, lr_D=1e-3),
+        ("quick", "characters"): replace(QUICK, gamma=5.0, d=16, fc=256, steps=3_000),
+        ("smoke", "characters"): replace(SMOKE, d=16, fc=256),
         **PICTURES,
     }

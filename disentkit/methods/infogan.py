@@ -225,6 +225,8 @@ class InfoGAN(GAN):
         ("smoke", "digits"): replace(QUICK, **SMOKE),
         ("quick", "mnist"): replace(QUICK, lr_D=4e-4),
         ("smoke", "mnist"): replace(QUICK, **SMOKE),
+        ("quick", "characters"): replace(QUICK, categories=6, continuous=6),
+        ("smoke", "characters"): replace(QUICK, categories=6, continuous=6, **SMOKE),
         ("quick", "folder"): QUICK_SPRITES,
         ("smoke", "folder"): replace(QUICK_SPRITES, **SMOKE),
     }

@@ -18,5 +18,5 @@ COMMON: dict[tuple[str, str], dict] = {
 # How many pictures each set has, for estimators that must know. Any other number is the user's to give.
 IMAGES = {
     "dsprites": 737_280, "shapes3d": 480_000, "mnist": 60_000, "digits": 1_797, "celeba": 202_599, "chairs": 86_366,
-    "faces": 127_050,
+    "faces": 127_050, "characters": 384_000,
 }  # fmt: skip

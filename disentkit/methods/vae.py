@@ -39,7 +39,7 @@ SMOKE = replace(QUICK, steps=30, batch=16)
 # Pictures without a renderer: the user's own and those of the paper's last figures.
 PICTURES = {
     (preset, data): settings
-    for data in ("folder", "celeba", "chairs", "faces")
+    for data in ("folder", "celeba", "chairs", "faces", "lpc")
     for preset, settings in {
         "paper": Settings(fc=256, steps=1_000_000),
         "course": Settings(fc=256, steps=25_000, lr=1e-3),
@@ -134,6 +134,9 @@ class VAE(Learner):
         ("course", "shapes3d"): Settings(d=6, fc=256, steps=25_000, lr=1e-3),
         ("quick", "shapes3d"): replace(QUICK, d=6, fc=256, steps=3_000),
         ("smoke", "shapes3d"): replace(SMOKE, d=6, fc=256),
+        ("course", "characters"): Settings(d=16, fc=256, steps=25_000, lr=1e-3),
+        ("quick", "characters"): replace(QUICK, d=16, fc=256, steps=3_000),
+        ("smoke", "characters"): replace(SMOKE, d=16, fc=256),
         **PICTURES,
     }
 

@@ -1,13 +1,16 @@
 """Scores of codes whose factors are known: arrays `(codes, factors)` or `(model, data)`. One file per metric."""
 from disentkit.metrics.betavae import betavae_score
+from disentkit.metrics.block_probes import block_probes
 from disentkit.metrics.dci import dci
 from disentkit.metrics.factorvae import factorvae_score
 from disentkit.metrics.irs import irs
 from disentkit.metrics.likelihood import log_likelihood
 from disentkit.metrics.mig import mig
 from disentkit.metrics.modularity import explicitness, modularity
+from disentkit.metrics.retrieval import retrieval
 from disentkit.metrics.sap import sap
 from disentkit.metrics.sensitivity import sensitivity
+from disentkit.metrics.swaps import Swaps, accuracy_ceilings, name_blocks, round_trip, swap_matrix
 from disentkit.metrics.tc import (
     aggregate_codes,
     discriminator_tc,
@@ -19,7 +22,8 @@ from disentkit.metrics.tc import (
 from disentkit.metrics.udr import udr
 
 __all__ = [
-    "aggregate_codes", "betavae_score", "dci", "discriminator_tc", "explicitness", "factorvae_score", "gaussian_tc",
-    "irs", "kl_split", "log_likelihood", "mig", "modularity", "sap", "sensitivity", "tc_by_batch", "total_correlation",
+    "Swaps", "accuracy_ceilings", "aggregate_codes", "betavae_score", "block_probes", "dci", "discriminator_tc",
+    "explicitness", "factorvae_score", "gaussian_tc", "irs", "kl_split", "log_likelihood", "mig", "modularity",
+    "name_blocks", "retrieval", "round_trip", "sap", "sensitivity", "swap_matrix", "tc_by_batch", "total_correlation",
     "udr",
 ]

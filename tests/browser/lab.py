@@ -28,11 +28,13 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync").split()  # fmt: skip
 SETTINGS = {
@@ -138,6 +140,13 @@ def browser(folder: Path):
             yield context
         finally:
             context.close()
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
 
 
 def open_notebook(server: Lab, context, name: str):

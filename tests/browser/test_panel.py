@@ -5,14 +5,9 @@ With DISENTKIT_SCREENSHOTS=FOLDER pictures of the panels are left there.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nbformat
 import numpy as np
 import pytest
 from browser import lab
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 MODEL = """
 import torch
@@ -68,12 +63,6 @@ class Reader(Waves):
 """
 
 
-def write_notebook(path: Path, *cells: str) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-
-
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_slider_moved_in_the_browser_shows_what_its_code_decodes_to(tmp_path):
@@ -82,9 +71,9 @@ def test_a_slider_moved_in_the_browser_shows_what_its_code_decodes_to(tmp_path):
     exec(MODEL + SHOW.removesuffix("panel"), here)
     panel = here["panel"]  # the same model and panel in this process
     panel.title = ""  # a live panel has its title above, so its sheet has none
-    write_notebook(tmp_path / "panel.ipynb", MODEL, SHOW, READER, MORE, PAIR)
+    lab.write_notebook(tmp_path / "panel.ipynb", MODEL, SHOW, READER, MORE, PAIR)
 
-    with lab.Lab(tmp_path, PYTHONPATH=str(CHECKOUT)) as server, lab.browser(tmp_path) as context:
+    with lab.Lab(tmp_path, PYTHONPATH=str(lab.CHECKOUT)) as server, lab.browser(tmp_path) as context:
         page = lab.open_notebook(server, context, "panel.ipynb")
         lab.run_all(page)
         outputs = page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")

@@ -53,6 +53,60 @@ class Blocks:
         return (0.5 + 0.4 * mix).reshape(-1, *self.image_shape)
 
 
+class Quarters:
+    """A picture of 16 pixels whose quarters are its four blocks, wide ones and maps: what a swap does is seen exactly.
+
+    Counts its encodes and decodes; can be broken.
+    """
+
+    image_shape = (1, 16, 16)
+    codes = CodeSpace([Block("f1", "free", (64,)), Block("f2", "map", (1, 8, 8)), Block("f3", "free", (64,)),
+                       Block("f4", "map", (4, 4, 4))])  # fmt: skip
+
+    def __init__(self):
+        self.encoded, self.decoded, self.broken = 0, 0, None
+
+    def encode(self, x):
+        self.encoded += 1
+        quarters = x.reshape(len(x), 2, 8, 2, 8).transpose(2, 3)  # (N, 2, 2, 8, 8)
+        return 2 * quarters.reshape(len(x), 256) - 1
+
+    def decode(self, codes):
+        self.decoded += 1
+        if self.broken:
+            raise RuntimeError(self.broken)
+        quarters = (codes + 1) / 2
+        return quarters.reshape(-1, 2, 2, 8, 8).transpose(2, 3).reshape(-1, 1, 16, 16)
+
+
+QUARTER_STATS = [
+    {"name": "f2", "importance": 0.1, "unit": "change", "factor": None, "correlation": None},
+    {"name": "f3", "importance": 0.3, "unit": "change", "factor": "hair", "correlation": 0.91},
+    {"name": "f1", "importance": 0.2, "unit": "change", "factor": "skin", "correlation": 0.2},
+]
+
+
+def pictures(n: int = 4) -> torch.Tensor:
+    """n pictures for it."""
+    return torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+class Scene(Blocks):
+    """Blocks that travel together, one of them read by no encoder; and one that travels alone and is not read."""
+
+    codes = CodeSpace([
+        Block("b", "onehot", (3,), picker="background"),
+        Block("shape", "free", (4,)),
+        Block("z", "gaussian", (2,), picker="background", inferred=False),
+        Block("jitter", "gaussian", (5,), inferred=False),
+    ])  # fmt: skip
+
+    def encode(self, x):
+        codes = self.codes.centre(len(x))
+        codes = self.codes.write(codes, "b", x.flatten(1)[:, :3].softmax(1))
+        return self.codes.write(codes, "shape", x.flatten(1)[:, 3:7])
+
+
 class Bar(Renderer):
     """A bright bar at x, upright or lying: a renderer of 8 pixels."""
 

@@ -16,8 +16,7 @@ from PIL import Image
 
 from disentkit import data, models, runs, workbench
 from disentkit.errors import UserError
-from disentkit.explore import Panel, images
-from disentkit.explore import panel as panel_module
+from disentkit.explore import Panel, frame, images
 
 STATS = [
     {"name": "z0", "low": -2.0, "high": 2.0, "importance": 0.02, "unit": "nats", "factor": None, "correlation": None},
@@ -201,7 +200,7 @@ def test_the_sheet():
 
 
 def test_the_sheet_waits_for_rest_in_an_event_loop(monkeypatch):
-    monkeypatch.setattr(panel_module, "REST", 0.05)
+    monkeypatch.setattr(frame, "REST", 0.05)
     panel = Panel(Linear())
     drawn = []
     slow = panel._sheet
@@ -239,8 +238,8 @@ def test_every_kind_of_block_has_its_control():
     assert_shows(panel, panel.code)
     panel.controls["many"].value = 5
     assert panel.code[0, 3:11].argmax() == 5
-    assert "source picker comes with wide blocks" in panel.controls["style"].value
-    assert "source picker comes with wide blocks" in panel.controls["layout"].value
+    assert panel.controls["style"].value == "2 x 2 numbers: give the panel sources to pick from"
+    assert panel.controls["noise"].value == "4 numbers: no encoder reads it"
     panel.text = "shape=[0.2, 0.3, 0.5]"  # soft: nothing is picked, and the code stays soft
     assert panel.controls["shape"].value is None
     assert torch.allclose(panel.code[0, :3], torch.tensor([0.2, 0.3, 0.5]))

@@ -23,7 +23,8 @@ both = pytest.mark.parametrize("name", BOTH)
 @both
 def test_presets(name):
     cls, kind = BOTH[name]
-    wanted = {(p, d) for d in ("digits", "mnist", "folder", "dsprites") for p in ("smoke", "quick")}
+    sets = ["digits", "mnist", "folder", "dsprites"] + ["characters"] * (name == "infogan")  # compared with MIX there
+    wanted = {(p, d) for d in sets for p in ("smoke", "quick")}
     assert set(cls.PRESETS) == wanted | {("paper", "mnist"), ("course", "dsprites"), ("paper", "dsprites")}
     assert all(type(settings) is kind for settings in cls.PRESETS.values())
     sheet = cls.PRESETS["paper", "mnist"]

@@ -1,0 +1,117 @@
+"""What `workbench.score` measures of a model where the factors are known.
+
+Two kinds of blocks, two kinds of measures; a model that has both kinds of blocks gets both.
+
+    columns      scalar and one-hot blocks: FactorVAE score, beta-VAE score, MIG, and with `more` those of MORE
+    wide blocks  and maps, of which no number has a meaning of its own: what can be read from each block (linear and
+                 nearest-neighbour probes), what follows it when it is swapped (a judge reads the picture), and with
+                 `more` retrieval
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from disentkit import judging, metrics
+from disentkit.codes import CodeSpace
+from disentkit.errors import UserError
+from disentkit.probes import can_score
+
+MORE = ("dci", "sap", "modularity", "explicitness", "irs")  # of columns, when asked
+
+
+def wide(codes: CodeSpace) -> list[str]:
+    """Names of the inferred blocks that are no column: of several numbers, or a map."""
+    return [block.name for block in codes if block.inferred and not block.scalar and block.kind != "onehot"]
+
+
+def measure(model, data, *, more: bool = False, history: pd.DataFrame | None = None, **options) -> dict:
+    """The scores of a model as plain numbers for a card; `options` go to the FactorVAE score.
+
+    {"factorvae_score", "betavae_score", "mig"} for columns, {"blocks": `measure_blocks`} for wide blocks; more: those
+    of MORE, and {"retrieval": {block: {factor: mAP}}}. history: of the training, for the gauge of living blocks. Raises
+    UserError for data without factors.
+    """
+    if data.space is None:
+        raise UserError(f"data set '{data.name}' has no factors, so there is nothing to score")
+    found, has_wide = {}, bool(wide(model.codes))
+    has_columns = any(block.inferred and block.scalar for block in model.codes) and can_score(data)
+    if has_columns or not has_wide:
+        found = {
+            "factorvae_score": metrics.factorvae_score(model, data, **options),
+            "betavae_score": metrics.betavae_score(model, data),
+            "mig": metrics.mig(model, data),
+        }
+        if more:
+            found |= {name: getattr(metrics, name)(model, data) for name in MORE}
+    if has_wide:
+        found["blocks"] = measure_blocks(model, data, history)
+    if has_wide and more:
+        found["retrieval"] = _table(metrics.retrieval(model, data))
+    return found
+
+
+def measure_blocks(model, data, history: pd.DataFrame | None = None) -> dict:
+    """What the block metrics find, of all blocks, rounded to four digits.
+
+    linear, nearest  {block: {factor: balanced accuracy}}, "all" and "chance" among the blocks
+    follows, keeps   {block: {factor: share}}, see `metrics.swap_matrix`
+    judge            {factor: its share of right answers on true pictures}
+    best             {factor: {"block", "follows", "chance"}}, the block that the factor follows most
+    followed         the factors whose best block beats twice chance
+    alive, accuracy  blocks alive, and {block: accuracy} of the classifier at the end of the training, where it has one
+
+    Raises ValueError for a model without an encoder. The judge is trained now, about a minute, where the data have none
+    yet.
+    """
+    found = {kind: _table(metrics.block_probes(model, data, kind=kind)) for kind in ("linear", "nearest")}
+    swaps = metrics.swap_matrix(model, data, judging.judge_of(data))
+    follows = swaps.follows.drop(index=["all", "chance"])
+    best = {
+        name: {"block": column.idxmax(), "follows": _digits(column.max()), "chance": _digits(chance)}
+        for (name, column), chance in zip(follows.items(), swaps.follows.loc["chance"])
+    }
+    return found | {
+        "follows": _table(swaps.follows), "keeps": _table(swaps.keeps), "judge": _row(swaps.judge), "best": best,
+        "followed": swaps.followed(), **gauge(model.codes, history), "settings": swaps.settings,
+        "note": swaps.note,
+    }  # fmt: skip
+
+
+def gauge(codes: CodeSpace, history: pd.DataFrame | None) -> dict:
+    """`alive` and {block: `accuracy`}, means over the last tenth of a training with a classifier of blocks, else {}."""
+    columns = [f"accuracy_{i}" for i in range(len(codes))]
+    if history is None or not {"step", "alive", *columns} <= set(history):
+        return {}
+    last = history[history["step"] > 0.9 * history["step"].max()]
+    accuracy = last[columns].mean().set_axis(codes.names)
+    return {"alive": _digits(last["alive"].mean()), "accuracy": _row(accuracy)}
+
+
+def named(stats: Sequence[dict], codes: CodeSpace, scores: dict) -> list[dict]:
+    """Block statistics (`run.stats`) in which wide blocks are called after the factor that follows them most.
+
+    `correlation` is then how far it does, from chance (0) to certainty (1), see `metrics.name_blocks`. Columns keep the
+    factor that they have.
+    """
+    if "blocks" not in scores:
+        return list(stats)
+    columns = {block.name for block in codes.scalars if block.inferred}
+    rows = [row if row["name"] in columns else {**row, "factor": None, "correlation": None} for row in stats]
+    return metrics.name_blocks(rows, pd.DataFrame.from_dict(scores["blocks"]["follows"], orient="index"))
+
+
+def _table(frame: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    return {str(name): _row(row) for name, row in frame.iterrows()}
+
+
+def _row(row: pd.Series) -> dict[str, float | None]:
+    return {str(name): _digits(value) for name, value in row.items()}
+
+
+def _digits(value: float) -> float | None:
+    """Four digits after the point; None for what is not defined, since JSON has no NaN."""
+    return None if math.isnan(value) else round(float(value), 4)

@@ -1,0 +1,223 @@
+"""What `workbench.score` measures of wide blocks, how it is kept and how it is told."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+from metrics.block_oracles import APART, SHORTCUT, Laid, Sight
+
+from disentkit import cli, judging, metrics, runs, scores, workbench
+from disentkit.codes import Block, CodeSpace, gaussian_blocks
+from disentkit.data.base import ArrayData
+from disentkit.errors import UserError
+from disentkit.metrics import arrays
+from disentkit.metrics.blocks import block_stats
+
+DOTS = toys.Dots()
+COLUMNS = {"factorvae_score", "betavae_score", "mig"}
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch, tmp_path):
+    """A judge that is never wrong, in no time, and few pictures."""
+    monkeypatch.setattr(runs, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(judging, "judge_of", Sight)
+    monkeypatch.setattr(arrays, "POINTS", 200)
+    full = metrics.betavae_score
+    monkeypatch.setattr(metrics, "betavae_score", lambda model, data: full(model, data, L=5, votes=20))
+
+
+def measure(model, data=DOTS, **options):
+    """The scores; those of columns from few votes."""
+    return scores.measure(model, data, **options, L=5, votes=20)
+
+
+def history(steps: int = 100) -> pd.DataFrame:
+    """Of a training whose first block comes alive in the last tenth, and the others never."""
+    late = np.arange(1, steps + 1) > 0.9 * steps
+    gauges = {f"accuracy_{i}": np.where(late & (i == 0), 0.9, 0.5) for i in range(4)}
+    return pd.DataFrame({"step": range(1, steps + 1), "alive": late.astype(float), **gauges})
+
+
+# ---- what is measured
+
+
+def test_blocks_that_are_the_factors():
+    found = measure(Laid(APART), history=history())
+    assert set(found) == {"blocks"}
+    blocks = found["blocks"]
+    for block, (factor,) in APART.items():
+        assert blocks["best"][factor]["block"] == block and blocks["best"][factor]["follows"] == 1
+        for kind in ("linear", "nearest", "follows"):
+            assert blocks[kind][block][factor] == 1
+            others = [blocks[kind][other][factor] for other in APART if other != block]
+            assert max(others) < 0.65  # two kinds have chance 0.5
+        assert blocks["keeps"][block][factor] < 0.6
+    assert blocks["followed"] == ["x", "y", "light"] and blocks["judge"] == dict.fromkeys(DOTS.space.names, 1.0)
+    assert blocks["linear"]["chance"] == {"kind": 0.5, "x": 0.25, "y": 0.25, "light": 0.3333}
+    assert list(blocks["follows"]) == [*APART, "all", "chance"]
+    assert (blocks["alive"], blocks["accuracy"]) == (1, {"f1": 0.9, "f2": 0.5, "f3": 0.5, "f4": 0.5})
+    assert blocks["settings"]["codes"] == "pictures"
+    assert json.loads(json.dumps(blocks, allow_nan=False)) == blocks
+
+
+def test_the_shortcut():
+    blocks = measure(Laid(SHORTCUT))["blocks"]
+    assert {best["block"] for best in blocks["best"].values()} == {"f1"}
+    assert "alive" not in blocks  # nobody knows
+
+
+def test_the_same_numbers_as_the_metrics():
+    model = toys.build("Groups").model
+    blocks = measure(model, more=True)
+    swaps = metrics.swap_matrix(model, DOTS, Sight(DOTS))
+    for name, frame in {"follows": swaps.follows, "keeps": swaps.keeps}.items():
+        assert pd.DataFrame(blocks["blocks"][name]).T.to_numpy() == pytest.approx(frame.to_numpy(), abs=5e-5)
+    assert set(blocks) == {"blocks", "retrieval"} and list(blocks["retrieval"])[-1] == "random"
+    assert measure(model, more=True) == blocks
+
+
+def test_more_is_asked_for():
+    assert "retrieval" not in measure(toys.build("Groups").model)
+
+
+@pytest.mark.parametrize("toy, wide", [("Regrouped", "pose"), ("Maps", "layout")])
+def test_a_model_with_both_kinds_gets_both(toy, wide):
+    model = toys.build(toy).model
+    found = measure(model)
+    assert set(found) == COLUMNS | {"blocks"}
+    assert list(found["blocks"]["follows"]) == [*model.codes.names, "all", "chance"]
+    assert found["mig"]["left_out"][wide]
+
+
+@pytest.mark.parametrize("toy", ["Toy", "Critic"])
+def test_columns_alone_ask_for_no_judge(toy, monkeypatch):
+    monkeypatch.setattr(judging, "judge_of", lambda data: pytest.fail("a judge was asked for"))
+    model = toys.build(toy).model  # Critic has a one-hot block, and noise that no encoder reads
+    assert scores.wide(model.codes) == [] and set(measure(model)) == COLUMNS
+
+
+def test_which_blocks_are_wide():
+    space = CodeSpace([Block("a"), Block("b", "onehot", (3,)), Block("c", shape=(2,)), Block("d", "map", (1, 2, 2)),
+                       Block("e", "gaussian", (5,), inferred=False), Block("f", "map", (1,))])  # fmt: skip
+    assert scores.wide(space) == ["c", "d", "f"]
+    assert scores.wide(gaussian_blocks(3)) == []
+
+
+class Tied(toys.Dots):
+    """Dots of which only the kind varies."""
+
+    name = "tied dots"
+
+    def sample(self, n, rng):
+        factors = super().sample(n, rng)["factors"]
+        factors[:, 1:] = torch.tensor([6.0, 6.0, 1.0])
+        return {"x": self.render(factors), "factors": factors}
+
+
+def test_one_factor_is_enough_for_wide_blocks():
+    found = measure(Laid(APART), Tied())
+    assert list(found["blocks"]["best"]) == ["kind"] and found["blocks"]["best"]["kind"]["block"] == "f1"
+
+
+def test_what_is_not_defined_is_none():
+    assert scores._row(pd.Series({"a": float("nan"), "b": 0.123456})) == {"a": None, "b": 0.1235}
+
+
+def test_a_gauge_of_other_blocks_is_none():
+    space = Laid(APART).codes
+    assert scores.gauge(space, None) == scores.gauge(space, history().drop(columns="alive")) == {}
+    assert scores.gauge(space, history().drop(columns="accuracy_3")) == {}
+
+
+@pytest.mark.parametrize("model", [Laid(APART), toys.build("Toy").model])
+def test_data_without_factors_are_refused(model):
+    with pytest.raises(UserError, match="data set 'arrays' has no factors, so there is nothing to score"):
+        scores.measure(model, ArrayData(np.zeros((4, 16, 16), np.uint8)))
+
+
+# ---- names
+
+
+def test_wide_blocks_are_named_after_what_follows_them():
+    model = Laid(APART)
+    found, stats = measure(model), block_stats(model, DOTS, n=200)
+    named = scores.named(stats, model.codes, found)
+    assert [(row["name"], row["factor"], row["correlation"]) for row in named] == [
+        (block, factor, 1.0) for block, (factor,) in APART.items()
+    ]
+    assert all(row["factor"] is None for row in stats)  # those given stay as they are
+    nothing = dict.fromkeys([*APART, "all", "chance"], dict.fromkeys(DOTS.space.names, 0.25))
+    again = scores.named(named, model.codes, {"blocks": {"follows": nothing}})  # what was found before is forgotten
+    assert [row["factor"] for row in again] == [None] * 4
+
+
+def test_columns_keep_the_factor_they_have():
+    codes = CodeSpace([Block("x", shape=(1,)), Block("rest", shape=(3,))])
+    stats = [{"name": "x", "factor": "light", "correlation": 0.4}, {"name": "rest", "factor": "kind", "correlation": 1}]
+    follows = {"x": {"x": 1.0}, "rest": {"x": 0.9}, "all": {"x": 1.0}, "chance": {"x": 0.25}}
+    named = scores.named(stats, codes, {"blocks": {"follows": follows}})
+    assert named[0] == stats[0] and named[1]["factor"] == "x" and named[1]["correlation"] == pytest.approx(13 / 15)
+    assert scores.named(stats, codes, {"mig": {}}) == stats
+
+
+# ---- kept and told
+
+
+def test_scores_and_names_are_kept_in_the_card(monkeypatch):
+    run = toys.train_run("Groups")
+    strong = pd.DataFrame({"kind": [1.0, 0.5, 1, 0.5], "x": [0.3, 0.9, 1, 0.25]}, ["x", "rest", "all", "chance"])
+    swaps = metrics.Swaps(strong, strong, pd.Series({"kind": 1.0, "x": 1.0}), {}, "")
+    monkeypatch.setattr(metrics, "swap_matrix", lambda *args, **options: swaps)
+    found = workbench.score(run, DOTS)
+    assert [(row["name"], row["factor"]) for row in run.stats] == [("x", "kind"), ("rest", "x")]
+    again = workbench.open_run(run.path)
+    assert again.stats == run.stats and again.card["scores"] == found
+    workbench.score(run, DOTS, more=True)
+    assert {"blocks", "retrieval"} <= set(workbench.open_run(run.path).card["scores"])
+
+
+def test_other_data_name_nothing():
+    run = toys.train_run("Groups")
+    before = run.stats
+    assert workbench.score(run, Tied())["blocks"]
+    assert run.stats is before and run.card["scores"] == {}
+
+
+@pytest.mark.parametrize("toy, columns", [("Groups", False), ("Regrouped", True)])
+def test_the_command_prints_tables(toy, columns, capsys, monkeypatch):
+    run = toys.train_run(toy)
+    found = measure(run.model, more=True)
+    found["blocks"] |= {"followed": ["x"], "alive": 1.5, "accuracy": {"x": 0.9, "rest": 0.5}}
+    found["retrieval"]["all"]["x"] = None  # a factor of which no picture has its like
+    monkeypatch.setattr("disentkit.workbench.score", lambda run, more: found)
+    assert cli.main(["score", run.name, "--all"]) == 0
+    out = capsys.readouterr().out
+    assert ("FactorVAE score" in out) == columns
+    head, *rows = out[out.index("what follows a block") :].split("\n\n")[0].splitlines()[1:]
+    assert head.split() == ["block", *DOTS.space.names]
+    assert [row.split("  ")[0] for row in rows] == [*run.model.codes.names, "all", "chance", "the judge"]
+    assert len({len(row) for row in [head, *rows]}) == 1
+    assert "retrieval (mAP)" in out and "the same by the nearest picture" in out and "nan" not in out
+    best = found["blocks"]["best"]["x"]["block"]
+    assert f"followed    1 of 4  beat twice chance: x {best}" in out and "1.5 of 2" in out
+
+
+def test_the_command_without_factors_is_one_line(capsys):
+    run = toys.train_run("Groups")
+    nameless = ArrayData(np.zeros((4, 16, 16), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench.Run, "data", lambda self: nameless)
+        assert cli.main(["score", run.name]) == 2
+    assert "data set 'arrays' has no factors, so there is nothing to score" in capsys.readouterr().err
+
+
+def test_a_sweep_counts_what_is_followed():
+    from disentkit.members import _full
+
+    found = {"blocks": {"followed": ["x", "y"], "alive": 2.5}}
+    assert _full(found) == {"followed": 2.0, "alive": 2.5} and _full({"blocks": {"followed": []}}) == {"followed": 0.0}
