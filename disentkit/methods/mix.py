@@ -73,7 +73,7 @@ class Settings:
 # Our own, for a few thousand steps: the released code's reconstructions, the paper's lam_M for CelebA, faster players.
 QUICK = Settings(
     d=8, lam_M=30.0, lam_G=0.3, lam_C=0.3, lam_AE=10.0, noise=0.5, nets="small", wide=0.5,
-    lr=1e-3, lr_C=5e-4, lr_D=5e-4, fall=500, batch=16, steps=5_000, size=32,
+    lr=1e-3, lr_C=5e-4, lr_D=5e-4, fall=550, batch=16, steps=5_500, size=32,
 )  # fmt: skip
 # Four times as many pixels drown the same mark with twice the noise.
 COURSE = replace(QUICK, noise=1.0, wide=0.75, fall=1_500, steps=24_000, size=64)
@@ -180,7 +180,10 @@ class MIX(Learner):
     def update_auto(self, opt, x1, x2, m):
         s, enc, dec = self.settings, self.auto.encoder, self.auto.decoder
         f1, f2 = enc(torch.cat([x1, x2])).chunk(2)  # (B, n d) each
-        x3 = dec(mix(f1, f2, m))
+        if s.lam_AE:  # one pass for all that is decoded from f1 and f2
+            x3, again1, again2 = dec(torch.cat([mix(f1, f2, m), f1, f2])).chunk(3)
+        else:
+            x3 = dec(mix(f1, f2, m))
         f3 = enc(x3)
         x4 = dec(mix(f3, f1, m))
         self.D.requires_grad_(False)  # the loss runs through Dsc but must not teach it
@@ -191,7 +194,7 @@ class MIX(Learner):
         terms = {"L_M": mixing_loss(x4, x1), "L_G": generator_loss(self.D(x3)), "L_C": classification_loss(logits, m)}
         loss = s.lam_M * terms["L_M"] + s.lam_G * terms["L_G"] + (s.lam_C or 1.0) * terms["L_C"]
         if s.lam_AE:
-            terms["L_AE"] = F.mse_loss(dec(f1), x1) + F.mse_loss(dec(f2), x2)
+            terms["L_AE"] = F.mse_loss(again1, x1) + F.mse_loss(again2, x2)
             loss = loss + s.lam_AE * terms["L_AE"]
         for name in ("auto", "C"):
             opt[name].zero_grad()
