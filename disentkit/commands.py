@@ -150,8 +150,9 @@ def _block_scores(scores: dict) -> list[str]:
     shown = []
     for title, rows in tables.items():
         rows = rows | ({"the judge": found["judge"]} if rows is found["follows"] else {})
-        factors = list(found["judge"])
-        cells = [(block, *("-" if row[f] is None else f"{row[f]:.2f}" for f in factors)) for block, row in rows.items()]
+        factors = list(found["judge"])  # a factor that stood still in the pictures of one measure is not in its rows
+        cells = [(block, *("-" if row.get(f) is None else f"{row[f]:.2f}" for f in factors))
+                 for block, row in rows.items()]  # fmt: skip
         shown.append(f"{title}\n{table(cells, ('block', *factors))}")
     best = ", ".join(f"{name} {found['best'][name]['block']}" for name in found["followed"])
     rows = [("followed", f"{len(found['followed'])} of {len(found['best'])}", f"beat twice chance: {best or 'none'}")]

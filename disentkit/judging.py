@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 from disentkit import checkpoints, machine, runs, training
 from disentkit.cards import device_name, factors_from_card, factors_to_card, versions
 from disentkit.data.base import ArrayData, Data, Spec
-from disentkit.errors import UserError
+from disentkit.errors import UserError, finite, whole
 from disentkit.judges import Judge, Settings
 from disentkit.metrics.swaps import judge_accuracy
 from disentkit.places import CHECKOUT, home, writable_home
@@ -65,6 +66,8 @@ def judge_of(
     size = data.image_shape[-1]
     if not isinstance(settings, Settings | None):
         raise UserError(f"settings= takes the Settings of disentkit.judges, not {settings!r}")
+    if settings is not None:
+        _check(settings)
     if settings is not None and settings.size != size:
         raise UserError(f"the judge's settings say size={settings.size}, but the pictures are {data.image_shape}")
     data = data.to("cpu")
@@ -98,8 +101,10 @@ def find(data: Data, settings: Settings | None = None) -> Judge | None:
     for folder in folders():
         try:
             card = runs.read_card(folder)
-        except UserError:
+        except (UserError, OSError):
             continue  # a damaged or foreign judge is no reason not to train one
+        if not isinstance(card["data"], dict):
+            continue
         asked = None if settings is None else dataclasses.asdict(settings)
         if card["data"].get("name") != data.name or asked not in (None, card["settings"]):
             continue
@@ -123,17 +128,29 @@ def folders() -> list[Path]:
 def open_judge(folder: str | Path) -> Judge:
     """A judge from its folder, on the CPU; raises UserError that says what is missing or does not fit."""
     folder = Path(folder)
-    card = runs.read_card(folder)
     try:
+        card = runs.read_card(folder)
         spec = Spec(tuple(card["image_shape"]), factors_from_card(card["factors"]))
         with machine.seeded(0):
             judge = Judge(Settings(**card["settings"]), spec)
         judge.load_state_dict(runs.read_weights(folder, card))
-    except (TypeError, RuntimeError, KeyError, ValueError) as e:
+        if set(card["accuracy"]) != set(judge.space.names):
+            raise ValueError("its card does not say how often it is right on each factor")
+    except (TypeError, AttributeError, RuntimeError, KeyError, ValueError, OSError) as e:
         why = " ".join(str(e).split())[:200]
         raise UserError(f"judge '{folder.name}' does not fit this version of the kit: {why}") from None
     judge.card = card
     return judge.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _check(settings: Settings) -> None:
+    """Raise UserError for a setting of the wrong type or range."""
+    for setting in dataclasses.fields(settings):
+        value, what = getattr(settings, setting.name), f"the judge's {setting.name}"
+        if setting.type in ("int", int):
+            whole(what, value)
+        elif finite(what, value, 0 if setting.name == "lr" else -math.inf) < 0:
+            raise UserError(f"{what} must be 0 or more, not {value}")
 
 
 def _trained(data: Data, settings: Settings, seed: int, minutes, device, threads, bar, say) -> tuple[Judge, list[dict]]:

@@ -120,8 +120,10 @@ def _full(scores: dict) -> dict[str, float]:
         found |= {"factorvae": f["pruned"], "factorvae_unpruned": f["unpruned"], "surviving": float(f["surviving"])}
         found |= {"betavae": scores["betavae_score"]["score"], "mig": scores["mig"]["mig"]}
     if "blocks" in scores:
-        found["followed"] = float(len(scores["blocks"]["followed"]))
-        found |= {name: scores["blocks"][name] for name in ("alive",) if name in scores["blocks"]}
+        blocks = scores["blocks"]
+        found["followed"] = float(len(blocks["followed"]))
+        if "alive" in blocks:
+            found["alive"] = blocks["alive"]
     return found
 
 

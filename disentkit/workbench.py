@@ -218,7 +218,7 @@ def open_run(name: str | Path) -> Run:
         model.load_state_dict(runs.read_weights(folder, card))
         history = pd.read_csv(folder / "history.csv")
         picture = (folder / "picture.png").read_bytes()
-    except (TypeError, RuntimeError, KeyError, ValueError, OSError) as e:
+    except (TypeError, AttributeError, RuntimeError, KeyError, ValueError, OSError) as e:
         why = " ".join(str(e).split())[:200]  # PyTorch says which weights do not fit in further lines
         raise UserError(f"run '{folder.name}' does not fit this version of the kit: {why}") from None
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # as in training: the same bits

@@ -192,6 +192,38 @@ def test_a_damaged_judge_is_trained_anew(file):
     assert (folder.parent / "dots-16-2" / "card.json").is_file()
 
 
+@pytest.mark.parametrize("key, value", [("data", None), ("factors", "x"), ("accuracy", {"kind": 1.0}), ("settings", 3)])
+def test_a_judge_whose_card_is_broken_is_trained_anew(key, value):
+    judge, folder = quick(DOTS), runs.home() / "judges" / "dots-16"
+    (folder / "card.json").write_text(json.dumps(judge.card | {key: value}))
+    assert quick(DOTS).card["accuracy"] == judge.card["accuracy"]
+    assert (folder.parent / "dots-16-2" / "card.json").is_file()
+    if key != "data":
+        with pytest.raises(UserError, match="judge 'dots-16' does not fit this version of the kit: "):
+            judging.open_judge(folder)
+
+
+def test_a_folder_in_place_of_the_weights():
+    quick(DOTS)
+    weights = runs.home() / "judges" / "dots-16" / "weights.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(UserError, match="does not fit .* Is a directory"):
+        judging.open_judge(weights.parent)
+    assert judging.find(DOTS) is None
+
+
+@pytest.mark.parametrize(
+    "name, value, told",
+    [("width", 0, "whole number of 1"), ("fc", "a", "whole number"), ("lr", 0.0, "above 0"), ("blur", np.nan, "finite"),
+     ("noise", -1.0, "must be 0 or more, not -1.0")],
+)  # fmt: skip
+def test_settings_that_cannot_be(never, name, value, told):
+    never()
+    with pytest.raises(UserError, match=f"the judge's {name} must be .*{told}|the judge's {name} {told}"):
+        quick(DOTS, settings=dataclasses.replace(SMALL, **{name: value}))
+
+
 def test_a_judge_of_another_version():
     judge, folder = quick(DOTS), runs.home() / "judges" / "dots-16"
     card = judge.card | {"settings": judge.card["settings"] | {"width": 9}}

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from disentkit import plots
+from disentkit.metrics import subsets
 
 
 @pytest.fixture
@@ -130,6 +131,7 @@ def test_matrix_prints_every_value_and_colours_blocks_by_their_way_from_chance(d
 
 
 def test_matrix_puts_other_rows_last_and_allows_chance_of_one(drawn):
+    assert set(plots.BESIDES) == set(subsets.RESERVED)  # the rows that block metrics put below the blocks
     plots.matrix({"swap": pd.DataFrame({"hair": [1.0, 1.0, 1.0]}, index=["all", "chance", "f1"])})
     axes = drawn[0].axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["f1", "all", "chance"]

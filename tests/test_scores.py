@@ -207,6 +207,24 @@ def test_the_command_prints_tables(toy, columns, capsys, monkeypatch):
     assert f"followed    1 of 4  beat twice chance: x {best}" in out and "1.5 of 2" in out
 
 
+def test_a_factor_that_one_measure_knows_and_another_does_not_is_a_dash(capsys, monkeypatch):
+    """As where a generator's own pictures vary in all factors and those of the data set in one."""
+
+    class Half(Laid):
+        """Dots whose place is noise that no encoder reads, so that swaps start from the prior."""
+
+        def __init__(self):
+            super().__init__({"kind": ["kind"], "noise": ["x", "y"], "light": ["light"]})
+            self.codes = CodeSpace(Block(b.name, "free", b.shape, inferred=b.name != "noise") for b in self.codes)
+
+    run, found = toys.train_run("Groups"), measure(Half(), Tied())
+    assert "x" in found["blocks"]["judge"] and "x" not in found["blocks"]["linear"]["kind"]
+    monkeypatch.setattr("disentkit.workbench.score", lambda run, more: found)
+    assert cli.main(["score", run.name]) == 0
+    out = capsys.readouterr().out
+    assert out[out.index("what can be read") :].splitlines()[2].split() == ["kind", "1.00", "-", "-", "-"]
+
+
 def test_the_command_without_factors_is_one_line(capsys):
     run = toys.train_run("Groups")
     nameless = ArrayData(np.zeros((4, 16, 16), np.uint8))

@@ -374,25 +374,6 @@ def test_explorer(name, toy_runs):
     assert panel.error == ""
 
 
-@every_toy
-def test_block_explorer(name, toy_runs):
-    from disentkit.explore import Mixer
-
-    run, codes = toy_runs[name], some_codes(toy_runs[name].model)[:3]
-    mixer = Mixer(run.model, codes, run.stats)
-    for block in run.model.codes:  # buttons for each, and they move the picture
-        mixer.buttons[f"{block.name} from 3"].click()
-        assert torch.allclose(mixer.code, run.model.codes.swap(codes[:1], codes[2:], block.name), atol=1e-6)
-        assert not np.array_equal(mixer.render(mixer.state), mixer.render({}))
-        mixer.reset()
-        assert torch.equal(mixer.code, codes[:1])
-    mixer = Mixer(run.model, toys.Dots().sample(3, torch.Generator().manual_seed(0))["x"], run.stats)
-    mixer.random()
-    for block in run.model.codes:
-        assert f"{block.name} from 3" in mixer.buttons if block.inferred else f"draw {block.name}" in mixer.buttons
-    assert "image/png" in mixer._repr_mimebundle_() and mixer.error == ""
-
-
 # ---- on a GPU
 
 

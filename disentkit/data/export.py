@@ -54,10 +54,13 @@ def export(data: Data, out: str | Path, format: str = "npz", images: int | None 
     Raises UserError where something has that name already, where more are asked for than there are, and where the disk
     refuses; then nothing is left.
     """
+    if not isinstance(data, Data):
+        kind = type(data).__name__
+        raise UserError(f"only a data set can be exported, data.load(name) or ArrayData(images), not {kind}")
     one_of("format", format, FORMATS)
     images = None if images is None else whole("images", images, 1, MOST)
     count, batches = _batches(data, images, whole("seed", seed, 0))
-    out, name = Path(out).expanduser(), re.sub(r"[^\w.+-]+", "_", data.name)
+    out, name = _path(out), re.sub(r"[^\w.+-]+", "_", data.name)
     place = out / (f"{name}.npz" if format == "npz" else name)
     _must_not_exist(place)
     factors = np.empty((count, len(data.space or ())), np.float32)
@@ -85,7 +88,7 @@ def export(data: Data, out: str | Path, format: str = "npz", images: int | None 
 
 def read(path: str | Path) -> ArrayData:
     """The images and factors of an exported npz; raises UserError for a missing, torn or different file."""
-    path = Path(path).expanduser()
+    path = _path(path)
     if not path.is_file():
         raise UserError(f"no file {path}; `disentkit data export NAME --out FOLDER` writes one")
     try:
@@ -105,6 +108,12 @@ def read(path: str | Path) -> ArrayData:
     except Exception as error:  # numpy, zipfile, zlib and json raise a dozen kinds for a torn or different file
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is no whole npz of `disentkit data export` ({why})") from None
+
+
+def _path(path: str | Path) -> Path:
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise UserError(f"a path names a file or a folder; {path!r} does not")
+    return Path(path).expanduser()
 
 
 def _must_not_exist(place: Path) -> None:

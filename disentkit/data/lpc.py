@@ -75,6 +75,8 @@ class LPC(Renderer):
             raise UserError(f"back is true or false, not {back!r}")
         self.size, self.image_shape = size, (3, size, size)
         self.law = Grid() if law is None else law
+        if not callable(getattr(self.law, "draw", None)):
+            raise UserError(f"`law` says how tuples are drawn, one of disentkit.data.laws; {law!r} is none")
         self.attribution = _attribution(folder)
         sheets = _chosen(folder, parts)
         directions = DIRECTIONS if back else DIRECTIONS[:3]
@@ -104,6 +106,8 @@ class LPC(Renderer):
 
         Raises ValueError for another number of columns.
         """
+        if not isinstance(values, Tensor):
+            raise ValueError(f"factors must be a tensor (n, {len(self.space)}), not {type(values).__name__}")
         if values.ndim != 2 or values.shape[1] != len(self.space):
             names = ", ".join(self.space.names)
             raise ValueError(f"factors must be (n, {len(self.space)}) for {names}, not {tuple(values.shape)}")
@@ -151,7 +155,12 @@ def _in_train(device) -> Tensor:
 
 
 def load(
-    path: str | Path | None = None, size: int = 64, law=None, parts: str = "sprites", back: bool = False, split="all"
+    path: str | Path | None = None,
+    size: int = 64,
+    law=None,
+    parts: str = "sprites",
+    back: bool = False,
+    split: str = "all",
 ) -> LPC:
     """Characters made of the sheets in a folder: body/N.png, bottomwear/, topwear/, hair/ and, where there, shoes/.
 
@@ -168,8 +177,9 @@ def load(
     frame (8). Raises UserError where the folder, a part or the attribution is missing, for sheets that are no PNG,
     damaged, of another size or without transparency, and for unknown options.
     """
+    one_of("split of lpc", split, SPLITS)  # before 25 sheets are read
     found = LPC(_folder(path), size, law, parts, back)
-    if one_of("split of lpc", split, SPLITS) == "all":
+    if split == "all":
         return found
     if found.space.sizes[:-3] != (SIX,) * 4:
         raise UserError(f"split='{split}' is of the 1,296 characters of six sheets a part; leave `split` out")

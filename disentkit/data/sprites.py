@@ -50,7 +50,8 @@ def load(path: str | Path | None = None, split: str = "train", size: int = SIDE)
 
     Factors, all of them categories: label_1 ... label_6 and weapon, the character's seven labels, named by the numbers
     in the files; action and view, numbered; and the frame within its animation. Weapon is what is seen of it: "none" in
-    an animation that hides it, else its number (after a public loader: 0 in animations 17-20, 1 in 5-12).
+    an animation that hides it, else its number. After a public loader, 0 shows in animations 17-20 and 1 in 5-12; it
+    says nothing of other numbers, which are taken to show in all.
 
     Raises UserError where files are missing, damaged or of another layout, and for a part none of whose characters is
     there.

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import html
 import numbers
+import operator
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,13 +38,11 @@ class Frame:
     """
 
     widget: ipywidgets.Widget
+    sources: Sources
 
     def __init__(self, model, title: str, seed: int):
-        if not isinstance(model, models.Model):
-            kind = type(model).__name__
-            raise ValueError(f"a panel takes a model (codes, image_shape, decode), not {kind}; a run's is run.model")
-        self.model, self.title = model, title
-        self.rng = torch.Generator().manual_seed(seed)
+        self.model, self.title = checked(model), str(title or "")
+        self.rng = torch.Generator().manual_seed(count("seed", seed))
         self.buttons: dict[str, ipywidgets.Button] = {}
         self.error_line = ipywidgets.HTML()
         self._error, self._changes = "", 0
@@ -107,6 +106,17 @@ class Frame:
     def _side(self) -> int:
         return SIDE
 
+    def _source(self, source, most: int | None = None) -> int:
+        """The number of a source as an int; raises ValueError where there is none of that number."""
+        most = len(self.sources.codes) if most is None else most
+        try:
+            index = operator.index(source)
+        except TypeError:
+            index = -1
+        if not 0 <= index < most:
+            raise ValueError(f"no source {source!r}; there are {most}, counted from 0")
+        return index
+
     def _titled(self, *parts: ipywidgets.Widget | None) -> ipywidgets.Widget:
         """The parts one below the other, the title above them."""
         title = ipywidgets.HTML(f"<b style='font-size: 110%'>{html.escape(self.title)}</b>") if self.title else None
@@ -130,15 +140,49 @@ class Frame:
 _ERROR = "color: #b3261e; border-left: 4px solid #b3261e; padding-left: 8px; line-height: 20px; background: #fdf3f2"
 
 
+def checked(model):
+    """The model; raises ValueError for what is none."""
+    if isinstance(model, type) or not isinstance(model, models.Model):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise ValueError(f"a panel takes a model (codes, image_shape, decode), not {kind}; a run's is run.model")
+    return model
+
+
+def count(what: str, value, least: int = 0) -> int:
+    """`value` as an int of at least `least`; raises ValueError otherwise."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and least <= value < 2**63:
+        return int(value)
+    raise ValueError(f"{what} must be a whole number of {least} or more, not {value!r}")
+
+
+def sheet_image() -> ipywidgets.Image:
+    """The image widget of a sheet, as wide as the page at most."""
+    look = {"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
+    return ipywidgets.Image(format="png", layout=look)
+
+
+def thumbnails(pictures: np.ndarray, height: int) -> tuple[list[ipywidgets.Image], int]:
+    """Image widgets of pictures (n, H, W, 3), n at least 1, and their size on the page: `height` by the width returned.
+
+    The width is that of the picture's shape, but at least 36 pixels: a button of that width goes with each.
+    """
+    wide = max(36, round(pictures.shape[2] * height / pictures.shape[1]))
+    look = {"width": f"{wide}px", "height": f"{height}px", "margin": "2px", "object_fit": "contain"}
+    pictures = images.enlarge(pictures, height)
+    return [ipywidgets.Image(value=images.png(picture), format="png", layout=look) for picture in pictures], wide
+
+
 def save(path: str | Path, picture: np.ndarray) -> Path:
     """Write a picture (H, W, 3) as PNG and return its path. Raises UserError where it cannot be written."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"`path` names the file to write, for example 'sheet.png'; {path!r} is none")
     path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise UserError(f"cannot save {path.name}: there is no folder {path.parent}; make it first")
     try:
         path.write_bytes(images.png(picture))
-    except OSError as e:
-        raise UserError(f"cannot save {path}: {e.strerror}") from None
+    except (OSError, ValueError) as e:  # ValueError: a zero byte in the name
+        raise UserError(f"cannot save {path}: {getattr(e, 'strerror', None) or e}") from None
     return path
 
 
@@ -172,7 +216,7 @@ def sources_of(model, sources, rng: torch.Generator) -> Sources:
         sources = torch.as_tensor(sources).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{known}, not {type(sources).__name__}") from None
-    if sources.dtype == torch.uint8:
+    if sources.dtype == torch.uint8 and sources.ndim == 4:
         sources = sources / 255
     sources = sources.float()
     if sources.ndim not in (2, 4):
@@ -189,7 +233,10 @@ def sources_of(model, sources, rng: torch.Generator) -> Sources:
         raise ValueError(f"pictures lie in 0 ... 1, these reach {reach}; divide by 255?")
     if not models.can_encode(model):
         raise ValueError(f"{type(model).__name__} has no encoder, so it reads no pictures; give {others}")
-    return Sources(images.to_uint8(sources), models.encode(model, sources.clamp(0, 1)), encoded=True)
+    codes = model.codes.check(models.encode(model, sources.clamp(0, 1)))
+    if len(codes) != len(sources):
+        raise ValueError(f"{type(model).__name__}.encode gave {len(codes)} codes for {len(sources)} pictures")
+    return Sources(images.to_uint8(sources), codes, encoded=True)
 
 
 def draw(model, n: int, rng: torch.Generator) -> Tensor:

@@ -9,7 +9,6 @@ People count pictures from 1; in Python sources count from 0, as everywhere in t
 from __future__ import annotations
 
 import html
-import operator
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 from disentkit import models
 from disentkit.explore import images
 from disentkit.explore.controls import label_width, labelled
-from disentkit.explore.frame import Frame, Sources, save, sources_of
+from disentkit.explore.frame import Frame, Sources, save, sheet_image, sources_of, thumbnails
 from disentkit.explore.swapping import REMAINDER, Group, drawn_sheet, group_named, groups_of
 
 COLUMNS = 16  # sources with a column of buttons, at most
@@ -64,7 +63,9 @@ class Mixer(Frame):
     def __init__(self, model, sources, stats: Sequence[dict] | None = None, title: str = "", seed: int = 0):
         super().__init__(model, title, seed)
         self.groups: list[Group] = groups_of(model.codes, stats)
-        self.sources: Sources = sources_of(model, sources, self.rng)
+        if not self.groups:
+            raise ValueError(f"the code of {type(model).__name__} holds no numbers, so there is nothing to mix")
+        self.sources = sources_of(model, sources, self.rng)
         self._group = {name: group.name for group in self.groups for name in group.names}  # of each block
         codes = self.sources.codes.split(1)
         self._feeds = [Feed(code, f"from picture {i + 1}", i) for i, code in enumerate(codes)]
@@ -195,18 +196,10 @@ class Mixer(Frame):
             raise ValueError(f"no encoder reads '{block}', so no picture can feed it; draw it again")
         return group
 
-    def _source(self, source, most: int | None = None) -> int:
-        most = len(self.sources.codes) if most is None else most
-        try:
-            index = operator.index(source)
-        except TypeError:
-            index = -1
-        if not 0 <= index < most:
-            raise ValueError(f"no source {source!r}; there are {most}, counted from 0")
-        return index
-
     def _mixed(self, state: Mapping[str, int]) -> Tensor:
         """The code (1, D) of a state."""
+        if not isinstance(state, Mapping):
+            raise ValueError(f"a state is a mapping {{block: source}}, as mixer.state, not {type(state).__name__}")
         given = self._first()
         for name, source in state.items():
             given[group_named(self.groups, name).name] = self._source(source, len(self._feeds))
@@ -271,9 +264,7 @@ class Mixer(Frame):
     # What it looks like.
     def _layout(self) -> ipywidgets.Widget:
         self.picture, self.words_line, self._marked = self._live(), ipywidgets.HTML(), {}
-        self.sheet_picture = ipywidgets.Image(
-            format="png", layout={"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
-        )
+        self.sheet_picture = sheet_image()
         self.mode = ipywidgets.ToggleButtons(
             options=[(caption, i) for i, (caption, _) in enumerate(MODES)], tooltips=[tip for _, tip in MODES],
             style={"button_width": "auto"}, layout={"width": "auto"},
@@ -294,18 +285,13 @@ class Mixer(Frame):
 
     def _matrix(self) -> ipywidgets.Widget:
         """Thumbnails as columns; below them a row per group: a button per source, a lock."""
-        thumbs = self.sources.thumbs[:COLUMNS]
-        wide = max(36, round(thumbs.shape[2] * THUMB / thumbs.shape[1]))
+        thumbs, wide = thumbnails(self.sources.thumbs[:COLUMNS], THUMB)
         edge = min(label_width(self.groups), 220)
         head = []
-        for i, thumb in enumerate(images.enlarge(thumbs, THUMB)):
-            picture = ipywidgets.Image(
-                value=images.png(thumb), format="png",
-                layout={"width": f"{wide}px", "height": f"{THUMB}px", "margin": "2px", "object_fit": "contain"},
-            )  # fmt: skip
-            number = ipywidgets.HTML(f"<div style='text-align: center; line-height: 16px'>{i + 1}</div>",
+        for i, thumb in enumerate(thumbs, 1):
+            number = ipywidgets.HTML(f"<div style='text-align: center; line-height: 16px'>{i}</div>",
                                      layout={"width": f"{wide}px", "height": "16px", "margin": "0 2px"})  # fmt: skip
-            head.append(ipywidgets.VBox([picture, number]))
+            head.append(ipywidgets.VBox([thumb, number]))
         cell = ipywidgets.Layout(width=f"{wide}px", height="26px", margin="1px 2px", padding="0")  # one for all
         rows = [labelled("", ipywidgets.HBox(head), edge)]
         rows += [labelled(group.label, self._row(group, len(thumbs), wide, cell), edge) for group in self.groups]
@@ -328,11 +314,9 @@ class Mixer(Frame):
         parts.append(lock)
         if any(not row.block.inferred for row in group.rows):  # in place of the buttons, or after the lock
             width = 96 if self._fed[group.name] else max(96, count * (wide + 4) - 4)
-            tip, action = (
-                f"draw {group.words} from its prior; no encoder reads it",
-                partial(self.draw_again, group.name),
-            )
             look = {"width": f"{width}px", "height": "26px", "margin": "1px 2px"}
+            tip = f"draw {group.words} from its prior; no encoder reads it"
+            action = partial(self.draw_again, group.name)
             again = self._button(f"draw {group.name}", "draw again", tip, action, **look)
             parts.insert(len(parts) if self._fed[group.name] else 0, again)
         return ipywidgets.HBox(parts)

@@ -20,7 +20,7 @@ from disentkit import models
 from disentkit.codes import Block
 from disentkit.explore import images, text
 from disentkit.explore.controls import STRIP, Feeder, control, label_width
-from disentkit.explore.frame import Frame, Sources, draw, save, sources_of
+from disentkit.explore.frame import Frame, Sources, count, draw, save, sheet_image, sources_of, thumbnails
 from disentkit.explore.ranking import Ranked, ranked
 from disentkit.explore.swapping import group_named, groups_of, travel
 
@@ -80,7 +80,7 @@ class Panel(Frame):
 
     def render(self, state) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a code, (1, D) or (D,), at the model's own size. Pure."""
-        return images.to_uint8(models.decode(self.model, torch.as_tensor(state).float().reshape(1, -1)))[0]
+        return images.to_uint8(models.decode(self.model, self._one(state)))[0]
 
     def sheet(self, columns: int | None = None) -> np.ndarray:
         """The traversal sheet (H, W, 3) uint8 of the present code: a row per block, by importance.
@@ -88,7 +88,7 @@ class Panel(Frame):
         As figure 6 of Kim & Mnih 2018: a scalar goes from the low to the high end of its range in `columns` steps, all
         else as in the present code. A one-hot block goes through its categories; wide and map blocks have no row.
         """
-        return self._sheet(columns or self.columns, self.title)
+        return self._sheet(self.columns if columns is None else count("columns", columns, least=1), self.title)
 
     def _sheet(self, columns: int, title: str) -> np.ndarray:
         shown = [row for row in self.rows if row.block.scalar or row.block.kind == "onehot"]
@@ -115,6 +115,7 @@ class Panel(Frame):
 
     def pick(self, i: int) -> None:
         """Make source i the base picture and go there."""
+        i = self._source(i)
         self.base = self.bases[i]
         self._mark_base(i)
         self._set(self.base)
@@ -126,7 +127,7 @@ class Panel(Frame):
 
     def feed(self, name: str, i: int) -> None:
         """Take one block, and those that share its picker, from source i."""
-        group = group_named(groups_of(self.model.codes), name)
+        group, i = group_named(groups_of(self.model.codes), name), self._source(i)
         self._set(travel(self.model.codes, self._code, self.bases[i : i + 1], group))
 
     # How a change travels: code -> controls and picture -> (at rest) sheet and text.
@@ -136,14 +137,24 @@ class Panel(Frame):
             self._show()
 
     def _set(self, code) -> None:
-        code = torch.as_tensor(code).detach().cpu().float()
-        code = self.model.codes.check(code.reshape(1, -1) if code.ndim == 1 else code)
-        if len(code) != 1:
-            raise ValueError(f"a panel holds one code (1, {code.shape[1]}), not {tuple(code.shape)}")
+        code = self._one(code)
         if not torch.isfinite(code).all():
             raise ValueError("a code holds finite numbers only; this one has NaN or infinity")
         self._code = code.clone()
         self._show()
+
+    def _one(self, code) -> Tensor:
+        """A code, (1, D) or (D,), as (1, D); raises ValueError for anything else."""
+        try:
+            code = torch.as_tensor(code).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            pass  # `check` says it
+        else:
+            code = code.reshape(1, -1) if code.ndim == 1 else code
+        code = self.model.codes.check(code)
+        if len(code) != 1:
+            raise ValueError(f"a panel holds one code (1, {code.shape[1]}), not {tuple(code.shape)}")
+        return code
 
     def _show(self) -> None:
         with self._errors():
@@ -161,9 +172,7 @@ class Panel(Frame):
     def _layout(self, thumbs: np.ndarray) -> ipywidgets.Widget:
         self.picture = self._live()
         wide = self.picture.width
-        self.sheet_picture = ipywidgets.Image(
-            format="png", layout={"max_width": "100%", "object_fit": "contain", "align_self": "flex-start"}
-        )
+        self.sheet_picture = sheet_image()
         example = self.rows[0].block.name if self.rows else "z0"
         self.field = ipywidgets.Text(
             description="code", continuous_update=False, layout={"width": "100%"}, style={"description_width": "44px"},
@@ -214,17 +223,11 @@ class Panel(Frame):
         """Thumbnails (n, H, W, 3) of the sources, a button under each."""
         if not len(thumbs):
             return None
-        boxes = []
-        width = f"{max(36, round(thumbs.shape[2] * THUMB / thumbs.shape[1]))}px"
-        for i, thumb in enumerate(images.enlarge(thumbs[:STRIP], THUMB)):
-            name = f"picture {i + 1}"
-            picture = ipywidgets.Image(
-                value=images.png(thumb), format="png",
-                layout={"width": width, "height": f"{THUMB}px", "margin": "2px", "object_fit": "contain"},
-            )  # fmt: skip
-            action = partial(self.pick, i)
-            button = self._button(name, f"{i + 1}", f"start from {name}", action, width=width, padding="0")
-            boxes.append(ipywidgets.VBox([picture, button]))
+        boxes, (shown, wide) = [], thumbnails(thumbs[:STRIP], THUMB)
+        for i, thumb in enumerate(shown):
+            name, action = f"picture {i + 1}", partial(self.pick, i)
+            button = self._button(name, f"{i + 1}", f"start from {name}", action, width=f"{wide}px", padding="0")
+            boxes.append(ipywidgets.VBox([thumb, button]))
         more = f" (the first {STRIP} of {len(thumbs)})" if len(thumbs) > STRIP else ""
         return ipywidgets.HBox([ipywidgets.Label(f"start from{more}"), *boxes], layout={"flex_flow": "row wrap"})
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from disentkit.codes import Block, CodeSpace
@@ -55,27 +56,39 @@ def ranked(codes: CodeSpace, stats: Sequence[dict] | None) -> list[Ranked]:
     """The blocks, most important first; those without statistics follow in code order.
 
     stats  dicts with `name` and any of `low`, `high`, `importance`, `unit` (of the importance; nats where it is left
-           out), `factor`, `correlation`. Raises ValueError for a name that the code has not.
+           out), `factor`, `correlation`. Raises ValueError for a name that the code has not, and for what is no
+           such dict.
 
     A factor counts as found from a correlation of 0.3 on, in a block that tells at least 0.05 nats.
     """
-    known = {stat["name"]: stat for stat in stats or ()}
+    stats = () if stats is None else stats
+    if not isinstance(stats, Sequence) or not all(isinstance(stat, Mapping) and "name" in stat for stat in stats):
+        raise ValueError("statistics are a list of dicts, each with the name of a block, as a run's run.stats")
+    known = {stat["name"]: stat for stat in stats}
     for name in known:
         codes[name]
     rows = []
     for block in codes:
         stat = known.get(block.name, {})
-        low, high = stat.get("low", block.low), stat.get("high", block.high)
-        if not low < high:  # a collapsed block: every picture has the same value
+        low, high = _number(stat, "low", block.low), _number(stat, "high", block.high)
+        if not -math.inf < low < high < math.inf:  # a collapsed block: all pictures have one value; or a broken one
             low, high = block.low, block.high
-        importance, unit = stat.get("importance"), stat.get("unit", "nats")
-        found = (stat.get("factor"), stat.get("correlation")) if _found(stat, importance, unit) else (None, None)
-        rows.append(Ranked(block, float(low), float(high), importance, unit, *found))
+        importance, unit = _number(stat, "importance"), stat.get("unit", "nats")
+        correlation = _number(stat, "correlation")
+        found = (stat.get("factor"), correlation) if _found(importance, unit, correlation) else (None, None)
+        rows.append(Ranked(block, low, high, importance, unit, *found))
     return sorted(rows, key=lambda row: float("inf") if row.importance is None else -row.importance)
 
 
-def _found(stat: dict, importance: float | None, unit: str) -> bool:
+def _number(stat: Mapping, key: str, otherwise: float | None = None) -> float | None:
+    """A number of the statistics, `otherwise` where they have none."""
+    try:
+        return otherwise if stat.get(key) is None else float(stat[key])
+    except (TypeError, ValueError):
+        raise ValueError(f"statistics of '{stat['name']}': {key} must be a number, not {stat[key]!r}") from None
+
+
+def _found(importance: float | None, unit: str, correlation: float | None) -> bool:
     """Whether the statistics carry the factor they name."""
-    correlation = stat.get("correlation")
     told = importance is None or unit != "nats" or importance >= FEW_NATS
     return told and (correlation is None or correlation >= WEAK)

@@ -16,7 +16,7 @@ from torch import Tensor
 from disentkit import models
 from disentkit.codes import Block, CodeSpace
 from disentkit.explore import images
-from disentkit.explore.frame import Sources, sources_of
+from disentkit.explore.frame import Sources, checked, sources_of
 from disentkit.explore.ranking import Ranked, ranked
 
 REMAINDER = "the rest"  # the numbers of a code that lie in no block, as where blocks are directions in a latent
@@ -81,7 +81,7 @@ def group_named(groups: Sequence[Group], name: str) -> Group:
         if name in (group.names or (REMAINDER,)):
             return group
     for group in groups:
-        if any(name == row.block.picker for row in group.rows):
+        if any(name == row.block.picker for row in group.rows if row.block.picker):
             return group
     raise ValueError(f"no block '{name}'; there are {', '.join(n for g in groups for n in g.names or (g.name,))}")
 
@@ -105,7 +105,7 @@ def swap_sheet(model, top, left, block: str, title: str = "") -> np.ndarray:
     reads where the top row is pictures.
     """
     rng = torch.Generator().manual_seed(0)
-    group = group_named(groups_of(model.codes), block)
+    group = group_named(groups_of(checked(model).codes), block)
     return drawn_sheet(model, sources_of(model, top, rng), sources_of(model, left, rng), group, title)
 
 
@@ -116,7 +116,7 @@ def swap_sheets(model, top, left, stats: Sequence[dict] | None = None) -> dict[s
     they would give nothing. Raises ValueError as `swap_sheet`.
     """
     rng = torch.Generator().manual_seed(0)
-    above, beside = sources_of(model, top, rng), sources_of(model, left, rng)
+    above, beside = sources_of(checked(model), top, rng), sources_of(model, left, rng)
     shown = [group for group in groups_of(model.codes, stats) if group.held_by(above)]
     return {group.name: drawn_sheet(model, above, beside, group) for group in shown}
 
@@ -131,4 +131,4 @@ def drawn_sheet(model, top: Sources, left: Sources, group: Group, title: str = "
     tiles = images.to_uint8(models.decode(model, mixed))
     caption = f"the top row gives {group.words}, the left column all else"
     grid = tiles.reshape(rows, columns, *tiles.shape[1:])
-    return images.matrix(top.thumbs, left.thumbs, grid, title or group.heading, caption)
+    return images.matrix(top.thumbs, left.thumbs, grid, str(title or group.heading), caption)

@@ -39,6 +39,8 @@ def read(codes: CodeSpace, text: str, code: Tensor) -> Tensor:
 
     Raises ValueError that says which part could not be read.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"a code is written as text, for example z0=0.5, not {type(text).__name__}")
     if "=" not in text:
         return _list(text, (1, codes.size), "the code")
     for pair in re.split(r",(?![^\[]*\])", text):  # commas outside brackets

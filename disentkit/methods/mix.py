@@ -19,9 +19,11 @@ no adversary: Enc, Dec and Cls all lower L_C, so one backward pass serves them, 
 
 The paper sums over all 2^n masks and writes norms; here, as in the released code (HuQyang/Disentangling-Factors-of-
 Variation-by-Mixing-Them), one random mask stands for the sum, L_M is a mean over pixels in [-1, 1], L_C a mean over
-blocks, the generator minimises -log Dsc(x3), and rates fall by 0.9 every 20,000 steps. The released code differs from
-the paper, and so it can be had by settings: `lam_AE` adds the plain reconstructions of x1 and x2 (10 there, with lam_M
-10), `mask="batch"` draws one mask for the whole batch. Its bit means the other picture, which changes nothing else.
+blocks, the generator minimises -log Dsc(x3) (that is what the history calls L_G), and rates fall by 0.9 every 20,000
+steps. Two things that the released code has and the paper has not are settings: `lam_AE` adds the plain reconstructions
+of x1 and x2 (10 there, with lam_M 10), `mask="batch"` draws one mask for the whole batch. Not settings: it draws a
+fresh batch and mask for each player, in the order Enc and Dec, Cls, Dsc; an edit of June 2018 sets the weight of x1's
+reconstruction to 0; its bit means the other picture.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from disentkit.models import Learner, adam
 from disentkit.nets import mix as nets
 
 MASKS = ("sample", "batch")
+MOST_BLOCKS, MOST_NUMBERS = 256, 65_536  # of a code: more would only fill the memory
 ALIVE = 0.6  # a block whose bit the classifier reads more often than this leaves a trace
 
 
@@ -45,9 +48,11 @@ ALIVE = 0.6  # a block whose bit the classifier reads more often than this leave
 class Settings:
     """`n` blocks of `d` numbers; weights of the three losses, and of the released code's reconstructions (0: none).
 
+    mask   "sample", a row of bits per pair, or "batch", one for all
     noise  standard deviation of Gaussian noise on the x3 that Cls sees, in a picture of [-1, 1]; 0 as in the paper.
            Enc, Dec and Cls work together, and noise keeps them from agreeing on marks that no eye sees
     nets   "paper" or "small", the tables of `nets/mix.py`; `wide` multiplies their widths
+    lr     of Enc and Dec, lr_C of Cls, lr_D of Dsc; all times 0.9 after every `fall` steps
     size   the pictures' side in pixels
     """
 
@@ -72,13 +77,13 @@ class Settings:
 
 # Our own, for a few thousand steps: the released code's reconstructions, the paper's lam_M for CelebA, faster players.
 QUICK = Settings(
-    d=8, lam_M=30.0, lam_G=0.3, lam_C=0.3, lam_AE=10.0, noise=0.5, nets="small", wide=0.5,
-    lr=1e-3, lr_C=5e-4, lr_D=5e-4, fall=550, batch=16, steps=5_500, size=32,
+    d=8, lam_M=30.0, lam_G=0.3, lam_C=0.3, lam_AE=10.0, noise=0.5, nets="small", wide=0.75,
+    lr=1e-3, lr_C=5e-4, lr_D=5e-4, fall=450, batch=16, steps=4_500, size=32,
 )  # fmt: skip
-# Four times as many pixels drown the same mark with twice the noise.
-COURSE = replace(QUICK, noise=1.0, wide=0.75, fall=1_500, steps=24_000, size=64)
+# Spread over four times as many pixels, the same mark drowns in twice the noise.
+COURSE = replace(QUICK, noise=1.0, fall=1_500, steps=24_000, size=64)
 SMOKE = {"wide": 0.25, "steps": 20}
-SMALL = ("characters", "dsprites", "shapes3d", "digits", "mnist", "celeba", "lpc", "folder")  # also at 32 pixels
+SMALL = ("characters", "dsprites", "shapes3d", "digits", "mnist", "celeba", "lpc", "sprites", "folder")  # at 32 pixels
 
 
 class MixingAutoencoder(nn.Module):
@@ -107,7 +112,12 @@ def draw_mask(batch: int, n: int, rng: torch.Generator, how: str = "sample") -> 
 
 
 def mix(f1: Tensor, f2: Tensor, m: Tensor) -> Tensor:
-    """Codes (B, n d): block i of f1 where m[:, i] is 1, of f2 where it is 0. m: (B, n); each bit covers d numbers."""
+    """Codes (B, n d): block i of f1 where m[:, i] is 1, of f2 where it is 0. m: (B, n); each bit covers d numbers.
+
+    Raises ValueError where n does not divide the code.
+    """
+    if m.ndim != 2 or f1.shape[1] % m.shape[1]:
+        raise ValueError(f"bits {tuple(m.shape)} do not divide codes of {f1.shape[1]} numbers into blocks")
     wide = m.repeat_interleave(f1.shape[1] // m.shape[1], dim=1)  # (B, n d)
     return wide * f1 + (1 - wide) * f2
 
@@ -141,6 +151,9 @@ class MIX(Learner):
         super().__init__(settings, spec, base)
         s = settings
         one_of("mask", s.mask, MASKS)
+        if s.n > MOST_BLOCKS or s.n * s.d > MOST_NUMBERS:
+            most = f"{MOST_BLOCKS} blocks and {MOST_NUMBERS:,} numbers at most"
+            raise UserError(f"n={s.n} blocks of d={s.d} numbers are too many: {most}")
         for name in ("lam_M", "lam_G", "lam_C", "lam_AE", "noise"):
             if getattr(s, name) < 0:
                 raise UserError(f"{name} must be 0 or more, not {getattr(s, name)}")
@@ -156,18 +169,21 @@ class MIX(Learner):
         return self.auto
 
     def optimizers(self):
-        players = {"auto": (self.auto, self.settings.lr), "C": (self.C, self.settings.lr_C)}
-        players["D"] = (self.D, self.settings.lr_D)
         # Step sizes are tensors, so that they can fall without a word from the host.
         return {
             name: adam(net.parameters(), torch.tensor(lr, device=self.t.device), (0.5, 0.999))
-            for name, (net, lr) in players.items()
+            for name, (net, lr) in self.players().items()
         }
+
+    def players(self) -> dict[str, tuple[nn.Module, float]]:
+        """Each player's network and first step size."""
+        s = self.settings
+        return {"auto": (self.auto, s.lr), "C": (self.C, s.lr_C), "D": (self.D, s.lr_D)}
 
     def rates_fall(self, opt):
         """Step sizes of all players times 0.9 after every `fall` steps."""
         times = 0.9 ** (self.t / self.settings.fall).floor()
-        for name, lr in (("auto", self.settings.lr), ("C", self.settings.lr_C), ("D", self.settings.lr_D)):
+        for name, (_, lr) in self.players().items():
             opt[name].param_groups[0]["lr"].copy_(lr * times)
 
     def step(self, opt, batch1, batch2):
@@ -230,7 +246,7 @@ class MIX(Learner):
         ("paper", "lpc"): Settings(size=60),
         ("paper", "celeba"): Settings(lam_M=30.0),
         **{("paper", data): Settings() for data in ("characters", "dsprites", "shapes3d", "folder")},
-        **{("course", data): COURSE for data in ("characters", "dsprites", "shapes3d", "celeba", "lpc", "folder")},
+        **{("course", data): COURSE for data in SMALL if data not in ("digits", "mnist", "sprites")},
         **{("course", data): replace(COURSE, noise=0.5, size=32) for data in ("digits", "mnist")},
         **{("quick", data): QUICK for data in SMALL},
         **{("smoke", data): replace(QUICK, **SMOKE) for data in SMALL},

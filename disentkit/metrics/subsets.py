@@ -24,17 +24,15 @@ Rows = dict[str, list[str]]
 Blocks = str | Iterable[str] | Mapping[str, str | Iterable[str]] | None
 
 
-def check_model(model, data=None) -> None:
-    """Raise ValueError where `model` is no model, or `data` is no data set with factors."""
+def check_model(model, data, factors: bool = True) -> None:
+    """Raise ValueError where `model` is no model, or `data` is no data set, or has no factors where they are needed."""
     if hasattr(model, "model") and hasattr(model, "card"):
         raise ValueError("a run is measured through its model: give run.model")
     if not (hasattr(model, "codes") and hasattr(model, "decode")):
         raise ValueError(f"block metrics measure a model with codes and decode, got {type(model).__name__}")
-    if data is None:
-        return
     if not hasattr(data, "sample"):
         raise ValueError(f"a model is measured on a data set, got {type(data).__name__}")
-    if data.space is None:
+    if factors and data.space is None:
         raise ValueError(f"this metric needs factors; data set '{data.name}' has none")
 
 
@@ -50,8 +48,10 @@ def rows_of(codes: CodeSpace, blocks: Blocks = None, inferred: bool = True) -> t
         rows = {b.name: [b.name] for b in codes if b.inferred or not inferred}
     elif isinstance(blocks, Mapping):
         rows = {str(row): [names] if isinstance(names, str) else list(names) for row, names in blocks.items()}
-    else:
+    elif isinstance(blocks, Iterable):
         rows = {name: [name] for name in ([blocks] if isinstance(blocks, str) else blocks)}
+    else:
+        raise ValueError(f"blocks are names, or {{row: names}}, not {type(blocks).__name__}")
     if not rows:
         raise ValueError("there is no block to measure: " + ("no encoder reads one" if blocks is None else "name one"))
     for row, names in rows.items():

@@ -83,14 +83,17 @@ def swap_matrix(model, data, judge, blocks: Blocks = None, n: int = 1000, seed: 
     draw = _from_prior if invented else _from_pictures
     parts = [draw(model, data, judge, min(CHUNK, n - start), rng) for start in range(0, n, CHUNK)]
     donors, receivers, of_donors, of_receivers = (torch.cat(part) for part in zip(*parts))
+    if not (donors.isfinite().all() and receivers.isfinite().all()):
+        raise ValueError("the model's codes hold NaN or infinite numbers: its weights are broken")
     both = torch.cat([of_donors, of_receivers])
     if invented:  # a generator that always shows the same hair is a finding: chance is 1 there
         names, still = list(data.space.names), []
     else:
         _, names, still = classes_of(data, data.space.from_grid(both))
     kept = [data.space.index(name) for name in names]
-    read = {row: _read(model, judge, receivers, donors, members)[:, kept] for row, members in rows.items()}
-    read["all"] = torch.cat([judge.read(models.decode(model, part)) for part in donors.split(CHUNK)])[:, kept]
+    read = {row: _read(model, data, judge, receivers, donors, members)[:, kept] for row, members in rows.items()}
+    whole_codes = [readings(judge, models.decode(model, part), data) for part in donors.split(CHUNK)]
+    read["all"] = torch.cat(whole_codes)[:, kept]
     chance = _share_a_value(both[:, kept])
     follows, keeps = (
         pd.DataFrame(
@@ -112,9 +115,20 @@ def swap_matrix(model, data, judge, blocks: Blocks = None, n: int = 1000, seed: 
     return Swaps(follows, keeps, accuracy[names], settings, note)
 
 
+def readings(judge, x: Tensor, data) -> Tensor:
+    """What a judge reads in pictures, (N, K); raises ValueError for pictures and answers that cannot be."""
+    if not x.isfinite().all():
+        raise ValueError("the pictures to be judged hold NaN or infinite numbers: the model or its codes are broken")
+    found = judge.read(x)
+    if not isinstance(found, Tensor) or found.shape != (len(x), len(data.space)):
+        shape = tuple(found.shape) if hasattr(found, "shape") else type(found).__name__
+        raise ValueError(f"a judge's read gives a tensor ({len(x)}, {len(data.space)}) of grid numbers, not {shape}")
+    return found
+
+
 def check_judge(judge, data) -> None:
     """Raise ValueError where `judge` cannot read, or reads other factors than those of the data."""
-    if not callable(getattr(judge, "read", None)):
+    if isinstance(judge, type) or not callable(getattr(judge, "read", None)):
         raise ValueError(f"a judge reads pictures: give judging.judge_of(data), not {type(judge).__name__}")
     space = getattr(judge, "space", data.space)
     if space != data.space:
@@ -126,7 +140,7 @@ def judge_accuracy(judge, data, n: int = 1000, seed: int = 1) -> pd.Series:
     rng, right = torch.Generator().manual_seed(seed), []
     for start in range(0, n, CHUNK):
         batch = data.to("cpu").sample(min(CHUNK, n - start), rng)
-        right.append(judge.read(batch["x"]) == data.space.to_grid(batch["factors"]))
+        right.append(readings(judge, batch["x"], data) == data.space.to_grid(batch["factors"]))
     return pd.Series(torch.cat(right).double().mean(0).numpy(), index=list(data.space.names), name="judge")
 
 
@@ -140,13 +154,14 @@ def _from_prior(model, data, judge, n: int, rng) -> list[Tensor]:
     """The same for codes that come from no picture: classes are what the judge reads."""
     prior = getattr(model, "prior", model.codes.prior)
     two = [prior(n, rng).cpu() for _ in range(2)]
-    return two + [judge.read(models.decode(model, codes)) for codes in two]
+    return two + [readings(judge, models.decode(model, codes), data) for codes in two]
 
 
-def _read(model, judge, receivers: Tensor, donors: Tensor, names: Sequence[str]) -> Tensor:
+def _read(model, data, judge, receivers: Tensor, donors: Tensor, names: Sequence[str]) -> Tensor:
     """What the judge reads, (n, K), in the pictures of the receivers with the named blocks of the donors."""
     parts = zip(receivers.split(CHUNK), donors.split(CHUNK))
-    return torch.cat([judge.read(models.decode(model, model.codes.swap(a, b, names))) for a, b in parts])
+    mixed = (models.decode(model, model.codes.swap(a, b, names)) for a, b in parts)
+    return torch.cat([readings(judge, x, data) for x in mixed])
 
 
 def _share_a_value(classes: Tensor) -> np.ndarray:
@@ -175,7 +190,10 @@ def found(follows: pd.DataFrame | Swaps, least: float = NAMED) -> dict[str, tupl
 
     One factor may be found for several blocks, if each has a say in it.
     """
-    scores = _above_chance(follows.follows if isinstance(follows, Swaps) else follows)
+    frame = follows.follows if isinstance(follows, Swaps) else follows
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"blocks are named by what swap_matrix found, not by {type(frame).__name__}")
+    scores = _above_chance(frame)
     best = {block: (row.idxmax(), float(row.max())) for block, row in scores.iterrows()}
     return {block: (factor, score) for block, (factor, score) in best.items() if score >= least}
 
@@ -205,13 +223,18 @@ def accuracy_ceilings(space: FactorSpace, factors: Tensor | None = None) -> dict
 
     factors  values (n, K) as they come, for the p_k of each factor; without them all grid values are equally likely.
              Real and cyclic factors count by their grid
+
+    Raises ValueError for factors of another shape or range, and for none.
     """
     if not isinstance(space, FactorSpace):
         raise ValueError(f"ceilings are those of a FactorSpace, data.space, not of {type(space).__name__}")
     if factors is None:
         share = [1 / size for size in space.sizes]
     else:
-        share = _share_a_value(space.to_grid(torch.as_tensor(factors)).cpu())
+        factors = space.check(factors)
+        if not len(factors):
+            raise ValueError("there are no factors to count: give at least one row")
+        share = _share_a_value(space.to_grid(factors).cpu())
     return {name: 1 - float(c) / 2 for name, c in zip(space.names, share)}
 
 
@@ -225,7 +248,7 @@ def round_trip(model, data, n: int = 500, seed: int = 0) -> pd.Series:
 
     Raises ValueError for models that cannot encode.
     """
-    check_model(model)
+    check_model(model, data, factors=False)
     if not models.can_encode(model):
         raise ValueError(f"{type(model).__name__} has no encoder, so nothing comes back from its pictures")
     rng, data = torch.Generator().manual_seed(whole("seed", seed, least=0)), data.to("cpu")
@@ -235,6 +258,8 @@ def round_trip(model, data, n: int = 500, seed: int = 0) -> pd.Series:
         a, b = (models.encode(model, data.sample(count, rng)["x"]) for _ in range(2))
         mask = torch.rand(count, len(model.codes), generator=rng) < 0.5  # 1: from a
         mixed = model.codes.mix(a, b, mask)
+        if not mixed.isfinite().all():
+            raise ValueError("the model's codes hold NaN or infinite numbers: its weights are broken")
         back = models.encode(model, models.decode(model, mixed).clamp(0, 1))
         for block in model.codes:
             if block.inferred:

@@ -1,7 +1,7 @@
 """Networks of MIX: encoder, decoder, discriminator, and the classifier that sees three pictures at once.
 
-Two tables, whose inner widths `wide` multiplies. Every layer halves or doubles the side, rounding up where it is odd
-(TensorFlow's `SAME`). Pictures are in [-1, 1] on both ends.
+Two tables, whose inner widths `wide` multiplies. Layers of stride 2 in encoder, decoder and discriminator halve or
+double the side, rounding up where it is odd (TensorFlow's `SAME`). Pictures are in [-1, 1] on both ends.
 
     "paper"  the released code for 60-pixel sprites (`model_sprites.py`, `ops_alex.py`)
              encoder        conv 4x4 64, 128, 256, conv 2x2 512, 512, each with instance norm (no affine) and leaky ReLU
@@ -16,8 +16,7 @@ Two tables, whose inner widths `wide` multiplies. Every layer halves or doubles 
              decoder        FC 256, FC 4*4*128, deconv 4x4 64, 32, C, ReLU between; tanh
              discriminator  conv 4x4 32, 64, 128, batch norm from the second on, leaky ReLU 0.2; FC 1
              classifier     conv 4x4 32, 64, 128, batch norm, ReLU; FC 256, n
-             Encoder and decoder normalise nothing: with instance or group norm the pictures were reconstructed sooner
-             and factors parted later
+             Encoder and decoder normalise nothing
 
 Under 48 pixels the paper's table leaves out one layer of 512 on each side, and AlexNet's first conv has stride 1: the
 paper's own 28-pixel networks are not in the released code. Discriminator and classifier normalise by the present batch
@@ -73,7 +72,8 @@ class Double(nn.ConvTranspose2d):
 def _sides(image_shape: tuple[int, int, int], table: str, wide: float, down_to: int) -> list[int]:
     """The picture's side and each half of it down to `down_to` or less. Raises UserError for what no table reads."""
     one_of("nets", table, TABLES)
-    finite("wide", wide, above=0)
+    if finite("wide", wide, above=0) > 16:
+        raise UserError(f"wide can be 16 at most, not {wide:g}")
     _, height, width = image_shape
     if height != width or not 16 <= height <= 128:
         raise UserError(f"MIX reads square pictures of 16 to 128 pixels, not {height}x{width}")
@@ -203,7 +203,9 @@ def _he(net: nn.Sequential) -> nn.Sequential:
 
 
 def _released(net: nn.Sequential) -> nn.Sequential:
-    """Weights as in the released code: N(0, 0.01) in convolutions (cut off at two sigma), N(0, 0.02) elsewhere."""
+    """Weights as in the released code: N(0, 0.01) in convolutions (cut off at two sigma), biases 0.01; N(0, 0.02) in
+    transposed convolutions and linear layers, biases 0.02; N(1, 0.02) for a batch norm's scale. That the classifier
+    starts so too is our assumption."""
     for layer in net:
         if isinstance(layer, nn.ConvTranspose2d):
             nn.init.normal_(layer.weight, std=0.02)

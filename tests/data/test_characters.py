@@ -49,6 +49,18 @@ def test_every_change_of_a_factor_shows_in_every_picture(factor, size):
         assert pixels.mean() >= 25, f"{factor} {a:g} or {b:g}: {pixels.mean():g} of 1,024 pixels change on average"
 
 
+def test_how_much_of_a_picture_a_factor_changes():
+    """The numbers that data/README.md and the docstring of `Characters` give."""
+    told = dict(zip(SPACE.names, (90, 160, 80, 70, 80, 360, 290, 70), strict=True))
+    values, renderer = drawn(600), Characters()
+    pictures = renderer.render(values)
+    for k, factor in enumerate(SPACE):
+        grid = SPACE.to_grid(values)
+        grid[:, k] += torch.randint(1, len(factor), (600,), generator=generator())  # another value, each equally likely
+        pixels = changed(renderer.render(SPACE.from_grid(grid % torch.tensor(SPACE.sizes))), pictures).float().mean()
+        assert abs(pixels - told[factor.name]) < 10, f"{factor.name}: {pixels:.0f}"
+
+
 def test_the_figure_fills_the_height_and_the_ground_is_constant():
     images = Characters().render(drawn(300))
     ground = torch.tensor(GROUND)[:, None, None]

@@ -192,6 +192,17 @@ def test_a_full_disk_leaves_nothing(tmp_path, format):
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
 
+def test_what_is_no_data_set_or_path_is_told(tmp_path):
+    with pytest.raises(UserError, match="only a data set can be exported, .* not str"):
+        export("digits", tmp_path)
+    for path in (None, 3, "a\0b"):
+        with pytest.raises(UserError, match="a path names a file or a folder; "):
+            export(DSprites(16), path, images=2)
+        with pytest.raises(UserError, match="a path names a file or a folder; "):
+            read(path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("format", ["npz", "folder"])
 def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, format):
     monkeypatch.setattr("disentkit.data.export.BATCH", 10)

@@ -168,6 +168,8 @@ def test_values_are_indices_and_strangers_are_refused(sheets):
     for wrong in (torch.zeros(7), torch.zeros(2, 6)):
         with pytest.raises(ValueError, match=r"factors must be \(n, 7\) for body, .* not"):
             found.render(wrong)
+    with pytest.raises(ValueError, match=r"factors must be a tensor \(n, 7\), not ndarray"):
+        found.render(np.zeros((2, 7)))
 
 
 def test_its_code_is_its_factors(sheets):
@@ -312,6 +314,7 @@ def test_nothing_to_load_says_what_to_put_where(sheets, tmp_path, home):
         ({"path": sheets, "size": 64.0}, "lpc comes in sizes 64, 60, 32, not 64.0"),
         ({"path": sheets, "parts": "sprite"}, "unknown parts of lpc 'sprite'. Did you mean 'sprites'"),
         ({"path": sheets, "back": "no"}, "back is true or false, not 'no'"),
+        ({"path": sheets, "law": "grid"}, "`law` says how tuples are drawn, .*; 'grid' is none"),
         ({"path": sheets, "split": "valid"}, "unknown split of lpc 'valid'"),
         ({"path": sheets, "split": "train"}, "split='train' is of the 1,296 characters of six sheets a part"),
     ]

@@ -90,6 +90,8 @@ def variants(preset: str) -> list[Trial]:
         "autoencoder": {"lam_M": 0.0, "lam_G": 0.0, "lam_C": 0.0, "lam_AE": plain.lam_AE or 10.0},
         "no noise": {"noise": 0.0},
     } | {f"d={d}": {"d": d} for d in WIDTHS}
+    # A block that could hold the whole picture, and nothing against it.
+    changes["no classifier, d=64"] = {"lam_C": 0.0, "d": 64}
     return [Trial(label, "mix", change) for label, change in changes.items() if replace(plain, **change) != plain]
 
 

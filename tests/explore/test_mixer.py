@@ -13,6 +13,7 @@ from explore.models_small import QUARTER_STATS, Bar, Blocks, Linear, Quarters, S
 from explore.test_panel import unpack
 
 from disentkit import models
+from disentkit.codes import CodeSpace
 from disentkit.errors import UserError
 from disentkit.explore import Mixer, Panel, frame, images, swap_sheets
 
@@ -363,10 +364,10 @@ def test_the_panel_has_a_source_picker_for_wide_blocks():
 
 
 @pytest.mark.parametrize("name", toys.TOYS)
-def test_a_mixer_over_every_kind_of_model(name):
-    model = toys.build(name, type("Run", (), {"model": toys.build("Toy").model})).model
+def test_a_mixer_over_every_kind_of_model(name, toy_runs):
+    model, stats = toy_runs[name].model, toy_runs[name].stats
     for sources in (toys.Dots().sample(3, torch.Generator().manual_seed(0))["x"], 3):
-        mixer = Mixer(model, sources)
+        mixer = Mixer(model, sources, stats)
         codes = mixer.sources.codes
         for block in model.codes:
             mixer.reset()
@@ -381,4 +382,42 @@ def test_a_mixer_over_every_kind_of_model(name):
         mixer.feed_all(2)
         assert torch.allclose(mixer.code, codes[2:], atol=1e-6) and mixer.error == ""
         mixer.random()
-        assert mixer.sheet().dtype == np.uint8 and mixer.error == ""
+        assert "image/png" in mixer._repr_mimebundle_() and mixer.error == ""
+
+
+def test_what_is_no_state_seed_or_code_is_told():
+    mixer = Mixer(Quarters(), pictures())
+    for call, told in (
+        (lambda: mixer.feed(None, 0), "no block 'None'; there are f1"),
+        (lambda: mixer.render([("f1", 0)]), "a state is a mapping {block: source}, as mixer.state, not list"),
+        (lambda: Mixer(Quarters(), pictures(), seed=1.5), "seed must be a whole number of 0 or more, not 1.5"),
+        (lambda: Mixer(Quarters, pictures()), "not the class Quarters"),
+        (lambda: Mixer(without_code(), 3), "holds no numbers, so there is nothing to mix"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert mixer.state == dict.fromkeys(mixer.model.codes.names, 0)
+    for path in (None, 3, "a\0b.png"):
+        with pytest.raises(UserError, match="names the file to write|cannot save"):
+            mixer.save(path)
+
+
+def without_code():
+    model = Quarters()
+    model.codes = CodeSpace([])
+    return model
+
+
+@pytest.mark.parametrize(
+    "stats, told",
+    [
+        (3, "statistics are a list of dicts"),
+        ({"name": "f1"}, "statistics are a list of dicts"),
+        ([{"importance": 1.0}], "statistics are a list of dicts"),
+        ([{"name": "f1", "importance": "much"}], "statistics of 'f1': importance must be a number, not 'much'"),
+        ([{"name": "f1", "factor": "hair", "correlation": "a"}], "statistics of 'f1': correlation must be a number"),
+    ],
+)
+def test_statistics_that_are_none_are_told(stats, told):
+    with pytest.raises(ValueError, match=told):
+        Mixer(Quarters(), pictures(), stats)

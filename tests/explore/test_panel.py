@@ -94,12 +94,17 @@ def shipped_runs():
 
 
 @pytest.mark.parametrize("name", shipped_runs())
-def test_the_first_slider_of_a_shipped_run_changes_its_picture_and_reset_brings_it_back(name):
+def test_the_first_control_of_a_shipped_run_changes_its_picture_and_reset_brings_it_back(name):
     run = workbench.open_run(f"shipped/{name}")
-    panel = Panel(run.model, run.stats)
-    first = next(row.block.name for row in panel.rows if row.block.scalar)
-    before, slider = panel.render(panel.code), panel.controls[first]
-    slider.value = slider.max
+    wide = not run.model.codes.scalars
+    sources = torch.rand(2, *run.model.image_shape, generator=torch.Generator().manual_seed(0)) if wide else None
+    panel = Panel(run.model, run.stats, sources)
+    before = panel.render(panel.code)
+    if wide:  # no slider, but a source for each block
+        panel.feed(panel.rows[0].block.name, 1)
+    else:
+        slider = panel.controls[next(row.block.name for row in panel.rows if row.block.scalar)]
+        slider.value = slider.max
     assert np.abs(panel.render(panel.code).astype(int) - before).max() > 20
     panel.reset()
     assert np.array_equal(panel.render(panel.code), before) and panel.error == ""
@@ -435,3 +440,24 @@ def test_a_slider_is_sent_its_wider_range_before_the_value_beyond_it(monkeypatch
         sent.clear()
         panel.text = f"z0={value}"
         assert [key for widget, key in sent if widget is slider] == [bound, "value"]
+
+
+def test_what_is_no_source_code_or_count_is_told():
+    panel = Panel(Linear(), sources=2)
+    for call, told in (
+        (lambda: panel.pick(-1), "no source -1; there are 2, counted from 0"),
+        (lambda: panel.feed("z0", 2), "no source 2; there are 2"),
+        (lambda: panel.sheet(-1), "columns must be a whole number of 1 or more, not -1"),
+        (lambda: panel.render(None), "codes must be a tensor or an array, not NoneType"),
+        (lambda: setattr(panel, "code", "abc"), "codes must be a tensor or an array, not str"),
+        (lambda: setattr(panel, "text", 3), "a code is written as text, for example z0=0.5, not int"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert torch.equal(panel.code, panel.bases[:1])
+
+
+def test_a_range_without_end_is_the_blocks_own():
+    panel = Panel(Linear(), [{"name": "z0", "low": -np.inf, "high": np.inf}, {"name": "z1", "low": None}])
+    assert (panel.controls["z0"].min, panel.controls["z0"].max) == (-2.0, 2.0)
+    assert (panel.controls["z1"].min, panel.controls["z1"].max) == (-2.0, 2.0)

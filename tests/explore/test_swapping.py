@@ -9,6 +9,7 @@ from explore.models_small import QUARTER_STATS, Quarters, Scene, pictures
 
 from disentkit import models
 from disentkit.explore import images, swap_sheet, swap_sheets
+from disentkit.explore.frame import sources_of
 
 
 def tile(sheet: np.ndarray, row: int, column: int, times: int = 4) -> np.ndarray:
@@ -69,3 +70,25 @@ def test_blocks_of_one_picker_are_swapped_together():
     assert np.array_equal(sheets[0], sheets[1]) and np.array_equal(sheets[0], sheets[2])
     made = images.to_uint8(models.decode(Scene(), Scene.codes.swap(codes[:1], codes[1:], ["b", "z"])))[0]
     assert np.array_equal(tile(sheets[0], 1, 2, times=8), made)
+
+
+def test_what_is_no_model_or_no_block_is_told():
+    model, x = Quarters(), pictures()
+    for stranger, told in ((None, "not NoneType; a run's is run.model"), (Quarters, "not the class Quarters")):
+        with pytest.raises(ValueError, match=told):
+            swap_sheet(stranger, x, x, "f1")
+        with pytest.raises(ValueError, match=told):
+            swap_sheets(stranger, x, x)
+    with pytest.raises(ValueError, match="no block 'None'; there are f1"):
+        swap_sheet(model, x, x, None)
+    model.encode = lambda x: torch.zeros(1, 256)
+    with pytest.raises(ValueError, match="Quarters.encode gave 1 codes for 4 pictures"):
+        swap_sheet(model, x, x, "f1")
+    model.encode = lambda x: torch.zeros(len(x), 7)
+    with pytest.raises(ValueError, match=r"codes must be \(N, 256\), not \(4, 7\)"):
+        swap_sheet(model, x, x, "f1")
+
+
+def test_codes_of_whole_numbers_are_no_pictures():
+    codes = torch.full((2, 256), 3, dtype=torch.uint8)
+    assert torch.equal(sources_of(Quarters(), codes, torch.Generator()).codes, codes.float())

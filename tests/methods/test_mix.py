@@ -61,6 +61,12 @@ def test_mix_is_the_code_spaces_mix():
     assert torch.equal(mix.mix(f1, f2, m), space.mix(f1, f2, m))
 
 
+@pytest.mark.parametrize("bits", [(2, 5), (2,)])
+def test_bits_that_do_not_divide_the_code_are_refused(bits):
+    with pytest.raises(ValueError, match="do not divide codes of 12 numbers into blocks"):
+        mix.mix(torch.zeros(2, 12), torch.zeros(2, 12), torch.ones(bits))
+
+
 def test_unmixing_what_was_mixed_gives_the_first_picture_back():
     """With Enc and Dec the identity, x4 = x1 for every mask."""
     f1, f2 = torch.randn(5, 12, generator=rng(0)), torch.randn(5, 12, generator=rng(1))
@@ -311,6 +317,8 @@ def test_autoencoder_overfits_one_batch():
 
 @pytest.mark.parametrize("settings, message", [
     ({"mask": "pair"}, "unknown mask 'pair'"),
+    ({"n": 10**6}, "n=1000000 blocks of d=4 numbers are too many: 256 blocks and 65,536 numbers at most"),
+    ({"wide": 1e9}, "wide can be 16 at most"),
     ({"lam_C": -1.0}, "lam_C must be 0 or more, not -1"),
     ({"noise": -0.5}, "noise must be 0 or more"),
     ({"batch": 1}, "batch norm needs two pictures"),

@@ -243,3 +243,31 @@ def test_bad_input(sight, toy_runs):
         round_trip(DOTS, DOTS)
     with pytest.raises(ValueError, match="the frame has no row 'chance'"):
         found(table(a=[1, 1]))
+    with pytest.raises(ValueError, match="a model is measured on a data set, got str"):
+        round_trip(model, "dots")
+    with pytest.raises(ValueError, match="blocks are named by what swap_matrix found, not by dict"):
+        name_blocks([], {})
+    with pytest.raises(ValueError, match=r"factors must be \(n, 4\)"):
+        accuracy_ceilings(DOTS.space, torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="give at least one row"):
+        accuracy_ceilings(DOTS.space, torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="blocks are names, or {row: names}, not int"):
+        block_probes(model, DOTS, 3)
+
+
+def test_broken_models_and_judges_are_told(sight):
+    class Broken(Laid):
+        def encode(self, x):
+            return super().encode(x) * float("nan")
+
+    class OneRow(Sight):
+        def read(self, x):
+            return super().read(x)[:1]
+
+    for measure in (lambda model: swap_matrix(model, DOTS, sight, n=20), lambda model: round_trip(model, DOTS, n=20)):
+        with pytest.raises(ValueError, match="codes hold NaN or infinite numbers: its weights are broken"):
+            measure(Broken(APART))
+    with pytest.raises(ValueError, match=r"gives a tensor \(20, 4\) of grid numbers, not \(1, 4\)"):
+        swap_matrix(Laid(APART), DOTS, OneRow(DOTS), n=20)
+    with pytest.raises(ValueError, match="a judge reads pictures"):
+        swap_matrix(Laid(APART), DOTS, Sight, n=20)
