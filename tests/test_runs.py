@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import toys
 from safetensors.torch import load_file, save_file
 
-from disentkit import metrics, models, places, runs, workbench
+from disentkit import judging, metrics, models, places, runs, workbench
 from disentkit.errors import UserError
 
 SHIPPED = runs.SHIPPED
@@ -339,6 +341,12 @@ def test_the_scores_on_shipped_cards_are_measured_again(monkeypatch):
     for folder in [f for f in runs.folders() if f.parent == SHIPPED]:
         run = workbench.open_run(folder)
         card = run.card["scores"]
+        if "blocks" in card:  # wide blocks: swaps of the same pairs, read by the same judge or one trained anew
+            swaps = metrics.swap_matrix(run.model, run.data(), judging.judge_of(run.data(), threads=1, bar=False))
+            again = swaps.follows.loc[list(run.model.codes.names)].to_numpy()
+            stored = pd.DataFrame(card["blocks"]["follows"]).T.loc[list(run.model.codes.names)].to_numpy()
+            assert np.abs(again - stored).max() < 0.03, folder.name
+            continue
         votes = metrics.factorvae_score(run.model, run.data(), votes=100)  # 800 on the card: as many draws take minutes
         assert metrics.mig(run.model, run.data())["mig"] == pytest.approx(card["mig"]["mig"], abs=1e-3), folder.name
         assert votes["surviving"] == card["factorvae_score"]["surviving"], folder.name
