@@ -35,7 +35,6 @@ from disentkit.methods import learner_class, settings_class, settings_for
 from disentkit.metrics.blocks import block_stats
 from disentkit.places import writable_home
 
-MORE = scores.MORE  # what `score` measures besides when asked
 MOST = 10**9  # of any whole number in the settings
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
@@ -228,8 +227,8 @@ def open_run(name: str | Path) -> Run:
 def score(run: Run, data: Data | None = None, *, more: bool = False, **options) -> dict:
     """What disentanglement can be measured, see `scores.measure`; `options` go to the FactorVAE score.
 
-    FactorVAE score, beta-VAE score and MIG (more: and those of MORE) of columns, the block metrics of wide blocks. Kept
-    in the run's card, in which wide blocks are named, unless `data` are others than it was trained on.
+    FactorVAE score, beta-VAE score and MIG (more: and those of `scores.MORE`) of columns, the block metrics of wide
+    blocks. Kept in the run's card, in which wide blocks are named, unless `data` are others than it was trained on.
     """
     data = data or run.data()
     found = scores.measure(run.model, data, more=more, history=run.history, **options)

@@ -90,7 +90,7 @@ def test_score_is_kept_in_the_card(few_pictures):
 def test_more_scores(few_pictures):
     run = smoke("vae", steps=2)
     scores = workbench.score(run, more=True, L=5, votes=20)
-    assert set(scores) == {"factorvae_score", "betavae_score", "mig", *workbench.MORE}
+    assert set(scores) == {"factorvae_score", "betavae_score", "mig", *workbench.scores.MORE}
     assert workbench.open_run(run.path).card["scores"] == workbench._plain(scores)
 
 

@@ -33,8 +33,8 @@ def control(row: Ranked, changed: Changed, width: int, feeder: Feeder | None = N
 
 
 def label_width(rows: Sequence[Ranked]) -> int:
-    """Pixels that hold the longest label; labels are cut at 260."""
-    return min(max([60, *(8 * len(row.label) + 16 for row in rows)]), 260)
+    """Pixels that hold the longest label; labels are cut at 280."""
+    return min(max([60, *(8 * len(row.label) + 16 for row in rows)]), 280)
 
 
 class Slider:

@@ -157,26 +157,17 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0, 2 after a mistake or a failed training, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
-    parser.add_argument("--preset", default="quick", help="%(default)s; smoke only tries this script out")
     parser.add_argument("--jobs", type=int, help="runs at the same time (the idle cores)")
     parser.add_argument("--home", type=Path, default=ROOT / "data" / "local" / "evidence" / "figures")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the tables go (data/results)")
-    args = parser.parse_args(argv)
-    if args.preset != "quick" and args.out == RESULTS:
-        parser.error("data/results is for the preset quick; give --out")
-    try:
-        with evidence.home_put_back():
-            for name in args.only:
-                table, _ = make(name, args.preset, args.jobs, args.home, args.out)
-                shown = table.drop(columns=["method", "setting", "value", "method_version", "threads", "precision"])
-                print(shown.to_string(index=False, float_format="%.3f"))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    args = evidence.asked(parser, argv)
+
+    def make_all() -> None:
+        for name in args.only:
+            table, _ = make(name, args.preset, args.jobs, args.home, args.out)
+            shown = table.drop(columns=["method", "setting", "value", "method_version", "threads", "precision"])
+            print(shown.to_string(index=False, float_format="%.3f"))
+
+    return evidence.ended(make_all)
 
 
 if __name__ == "__main__":

@@ -355,23 +355,13 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0 where the gates hold (smoke has none), 1 where they do not, 2 after a mistake, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="mix_quick, or the other tables")
-    parser.add_argument("--preset", default="quick", help="%(default)s; smoke only tries this script out")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (%(default)s)")
     parser.add_argument("--home", type=Path, default=ROOT / "data" / "local" / "evidence" / "mix")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the tables go (data/results)")
-    args = parser.parse_args(argv)
-    if args.preset != "quick" and args.out == RESULTS:
-        parser.error("data/results is for the preset quick; give --out")
-    try:
-        with evidence.home_put_back():
-            tables = make(args.preset, args.only, args.home, args.jobs)
-            card = write(tables, args.preset, args.only, args.out)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    args = evidence.asked(parser, argv)
+    tables: dict[str, pd.DataFrame] = {}
+    if code := evidence.ended(lambda: tables.update(make(args.preset, args.only, args.home, args.jobs))):
+        return code
+    card = write(tables, args.preset, args.only, args.out)
     shown = tables["variants"].drop(columns=["method_version", "settings", "threads", "precision", "device"])
     print(shown.to_string(index=False, float_format="%.3g", na_rep="-"))
     if args.preset == "smoke":

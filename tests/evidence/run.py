@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -202,29 +203,50 @@ def home_put_back():
             os.environ["DISENTKIT_HOME"] = before
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns 0 where the gates hold (smoke has none), 1 where they do not, 2 after a mistake, 130 interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+# ---- what the scripts of this folder share of a command line
+
+
+def asked(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, with --preset and --out; data/results is kept for `quick`."""
     parser.add_argument("--preset", default="quick", help="%(default)s; smoke only tries this script out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--home", type=Path, help="where trainings are kept (data/local/evidence)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the table goes (data/results)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the tables go (data/results)")
     args = parser.parse_args(argv)
     if args.preset != "quick" and args.out == RESULTS:
         parser.error("data/results is for the preset quick; give --out")
+    return args
 
-    home = args.home or ROOT / "data" / "local" / "evidence"
-    votes = 20 if args.preset == "smoke" else 800
+
+def ended(work: Callable[[], None]) -> int:
+    """Do the work and put home back: 0, 2 after a mistake, which is told in a line, 130 interrupted."""
     try:
         with home_put_back():
-            os.environ["DISENTKIT_HOME"] = str(home / version(TRAINED_BY, settings_of(args.preset)))
-            rows = [row(trained(args.preset, seed), args.preset, votes) for seed in args.seeds]
+            work()
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0 where the gates hold (smoke has none), 1 where they do not, 2 after a mistake, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--home", type=Path, help="where trainings are kept (data/local/evidence)")
+    args = asked(parser, argv)
+
+    home = args.home or ROOT / "data" / "local" / "evidence"
+    votes = 20 if args.preset == "smoke" else 800
+    rows: list[dict] = []
+
+    def train_and_measure() -> None:
+        os.environ["DISENTKIT_HOME"] = str(home / version(TRAINED_BY, settings_of(args.preset)))
+        rows.extend(row(trained(args.preset, seed), args.preset, votes) for seed in args.seeds)
+
+    if code := ended(train_and_measure):
+        return code
     table = pd.DataFrame(rows)
     command = f"python tests/evidence/run.py --preset {args.preset} --seeds {' '.join(map(str, args.seeds))}"
     card = card_of(table, args.preset, command, votes)
