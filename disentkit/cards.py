@@ -14,6 +14,8 @@ from disentkit import __version__, probes
 from disentkit.data.factors import Factor, FactorSpace
 from disentkit.errors import UserError
 
+PATHS = ("path", "source", "faces")  # options of data sets that name files or folders
+
 
 def versions() -> dict[str, str]:
     """What the card says about software."""
@@ -55,7 +57,7 @@ def data_to_card(data, settings, options: dict | None) -> dict:
     """
     if isinstance(data, str):
         options = {"size": settings.size, **(options or {})}
-        paths = {key: Path(options[key]) for key in ("path", "source") if isinstance(options.get(key), str | Path)}
+        paths = {key: Path(options[key]) for key in PATHS if isinstance(options.get(key), str | Path)}
         options |= {key: str(path.expanduser().resolve()) for key, path in paths.items()}
         for key, value in options.items():
             if not isinstance(value, str | int | float | bool | None):

@@ -81,7 +81,9 @@ follows. Writes the scores into the run's card (not into a shipped one). Encodes
 at 32 pixels, a few minutes at 64 on a CPU.
 
 Of wide blocks: which factor follows a block when it is swapped, read by a judge that is trained first where the data
-have none yet (about a minute), and which can be read from it (with --all retrieval, too)."""
+have none yet (about a minute), and which can be read from it (with --all retrieval, too). Of blocks that are named
+after attributes instead: which attribute can be read from which block, and how near pictures of combinations that were
+held out come to the true ones."""
 
 FETCH = "Downloads to DISENTKIT_HOME/datasets, checks every file, and downloads nothing twice."
 
@@ -158,7 +160,7 @@ def parser() -> Parser:
     export = _add(data, "export", commands.data_export, "write a data set to files for other programs", EXPORT)
     export.add_argument("name", metavar="NAME", help="a data set of `disentkit data list`")
     export.add_argument("--out", metavar="DIR", required=True, help="the folder to write into; made where missing")
-    export.add_argument("--format", metavar="F", default="npz", help="npz or folder (%(default)s)")
+    export.add_argument("--format", metavar="F", default="npz", help="npz, folder or fonts (%(default)s)")
     export.add_argument("--images", metavar="N", type=commands.count, help="so many, drawn; left out, all")
     export.add_argument("--size", metavar="S", type=commands.count, help="side of the pictures in pixels")
     export.add_argument("--seed", metavar="S", type=commands.whole, default=0, help="of the draw (%(default)s)")

@@ -112,6 +112,7 @@ def score(args) -> int:
         raise UserError(str(error).splitlines()[0]) from None
     parts = [table(_column_scores(scores))] if "mig" in scores else []
     parts += _block_scores(scores) if "blocks" in scores else []
+    parts += _attribute_scores(scores) if "co_prediction" in scores else []
     blocks = sorted(run.stats, key=lambda block: -block["importance"])
     rows = [(b["name"], f"{b['importance']:.2f} {b['unit']}", b["factor"] or "-", f"{b['correlation']:.2f}"
              if b["factor"] else "-") for b in blocks]  # fmt: skip
@@ -159,6 +160,26 @@ def _block_scores(scores: dict) -> list[str]:
     if "alive" in found:
         rows.append(("alive", f"{found['alive']:g} of {len(found['accuracy'])}", "blocks that the classifier can read"))
     return [*shown, table(rows)]
+
+
+def _attribute_scores(scores: dict) -> list[str]:
+    """The co-prediction matrix and the numbers of zero-shot synthesis."""
+    read = scores["co_prediction"]
+    names = list(read["accuracy"]["chance"])
+    cells = [(block, *(f"{row[name]:.2f}" for name in names)) for block, row in read["accuracy"].items()]
+    rows = [
+        ("co-prediction", f"{read['diagonal']:.3f}", "mean of an attribute from its own block; ideal 1"),
+        ("", f"{read['off_diagonal']:.3f}", "mean of an attribute from the other blocks; ideal chance"),
+    ]
+    if made := scores.get("zero_shot"):
+        copy = f"{made['best_copy']:.2f} dB for a copy of the {made['best_provider']} provider"
+        rows += [
+            ("zero-shot PSNR", f"{made['psnr']:.2f} dB", f"of combinations that were held out; {copy}"),
+            ("", f"{made['seen']:.2f} dB", "of combinations that were not"),
+            ("", f"{made['rebuilt']:.2f} dB", "of reconstructions of the true pictures"),
+        ]
+    title = "what a small classifier reads from a block: its share of right answers"
+    return [f"{title}\n{table(cells, ('block', *names))}", table(rows)]
 
 
 def data_list(args) -> int:

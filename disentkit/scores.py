@@ -1,11 +1,13 @@
 """What `workbench.score` measures of a model where the factors are known.
 
-Two kinds of blocks, two kinds of measures; a model that has both kinds of blocks gets both.
+Three kinds of blocks, three kinds of measures; a model that has the first two kinds of blocks gets both.
 
     columns      scalar and one-hot blocks: FactorVAE score, beta-VAE score, MIG, and with `more` those of MORE
     wide blocks  and maps, of which no number has a meaning of its own: what can be read from each block (linear and
                  nearest-neighbour probes), what follows it when it is swapped (a judge reads the picture), and with
                  `more` retrieval
+    attributes   where a block is named after each factor, as a method does that learned from labels: co-prediction, and
+                 zero-shot synthesis where the data hold combinations out. No judge is needed: the true picture is known
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from disentkit import judging, metrics
+from disentkit import judging, metrics, models
 from disentkit.codes import CodeSpace
+from disentkit.data.combinations import Rule, every
 from disentkit.errors import UserError
 from disentkit.probes import can_score
 
@@ -32,11 +35,13 @@ def measure(model, data, *, more: bool = False, history: pd.DataFrame | None = N
     """The scores of a model as plain numbers for a card; `options` go to the FactorVAE score.
 
     {"factorvae_score", "betavae_score", "mig"} for columns, {"blocks": `measure_blocks`} for wide blocks; more: those
-    of MORE, and {"retrieval": {block: {factor: mAP}}}. history: of the training, for the gauge of living blocks. Raises
-    UserError for data without factors.
+    of MORE, and {"retrieval": {block: {factor: mAP}}}. `measure_attributes` alone where blocks are attributes. history:
+    of the training, for the gauge of living blocks. Raises UserError for data without factors.
     """
     if data.space is None:
         raise UserError(f"data set '{data.name}' has no factors, so there is nothing to score")
+    if by_attribute(model, data):
+        return measure_attributes(model, data)
     found, has_wide = {}, bool(wide(model.codes))
     has_columns = any(block.inferred and block.scalar for block in model.codes) and can_score(data)
     if has_columns or not has_wide:
@@ -79,6 +84,32 @@ def measure_blocks(model, data, history: pd.DataFrame | None = None) -> dict:
         "followed": swaps.followed(), **gauge(model.codes, history), "settings": swaps.settings,
         "note": swaps.note,
     }  # fmt: skip
+
+
+def by_attribute(model, data) -> bool:
+    """Whether the model has an inferred block for each attribute of the data, by name, and more than columns."""
+    blocks = {block.name: block for block in model.codes if block.inferred}
+    return bool(wide(model.codes)) and models.can_encode(model) and set(data.space.names) <= set(blocks)
+
+
+def measure_attributes(model, data) -> dict:
+    """Co-prediction and zero-shot synthesis as plain numbers, rounded to four digits.
+
+    co_prediction  accuracy {block: {attribute: share}}, "chance" among the blocks; diagonal, off_diagonal, leak
+    zero_shot      psnr (dB) and mse, best_copy (dB) and best_provider, rebuilt, seen (dB), copies; left out where the
+                   data hold nothing out
+    """
+    # Of all combinations: where some are missing, clean blocks predict each other.
+    read = metrics.co_prediction(model, every(data))
+    numbers = {name: _digits(getattr(read, name)) for name in ("diagonal", "off_diagonal", "leak")}
+    found = {"co_prediction": {"accuracy": _table(read.accuracy), **numbers, "settings": read.settings}}
+    if not isinstance(getattr(data.law, "rule", None), Rule):
+        return found
+    made = metrics.zero_shot(model, data)
+    numbers = {name: _digits(getattr(made, name)) for name in ("psnr", "mse", "best_copy", "rebuilt")}
+    more = {"best_provider": made.best_provider, "seen": _digits(made.seen.psnr)}
+    copies = {name: _digits(value) for name, value in made.copies.items()}
+    return found | {"zero_shot": {**numbers, **more, "copies": copies, "settings": made.settings, "note": made.note}}
 
 
 def gauge(codes: CodeSpace, history: pd.DataFrame | None) -> dict:

@@ -294,6 +294,10 @@ def _plan(
         base = dataclasses.replace(base, model=copy.deepcopy(base.model).to(target).eval().requires_grad_(False))
     with machine.seeded(seed):
         learner = cls(settings, spec, base)
+    try:
+        there = datasets.complete(there, learner.reads)
+    except ValueError as error:  # labels that make no groups, for example
+        raise UserError(str(error)) from None
     identity = {
         "method": method, "seed": seed, "device": target.type, "data": spec_data["fingerprint"],
         "base": base.card["weights"] if base is not None else None,

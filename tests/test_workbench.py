@@ -20,7 +20,7 @@ from disentkit.data.laws import Correlated, HeldOut
 from disentkit.errors import UserError
 
 METHODS = list(methods.METHODS)
-NO_VAES = ("infogan", "infowgan", "mix")
+NO_VAES = ("infogan", "infowgan", "mix", "gzsnet", "aeds", "stargan", "elegant")
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
@@ -420,7 +420,7 @@ def test_presets(method):
         assert learner.model.decode(learner.model.encode(x)).shape == x.shape
         rates = [getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name.startswith("lr")]
         assert settings.steps > 0 and settings.batch > 1 and rates and all(0 < rate < 0.1 for rate in rates)
-        assert settings.size <= 32 if preset in ("smoke", "quick") else settings.size in (28, 32, 60, 64)
+        assert settings.size <= 32 if preset in ("smoke", "quick") else settings.size in (28, 32, 60, 64, 128)
         assert settings.steps <= 60 if preset == "smoke" else settings.steps >= 500
         with pytest.raises(dataclasses.FrozenInstanceError):
             settings.size = 1
@@ -432,5 +432,6 @@ def test_presets(method):
 def _spec(data: str, size: int):
     from disentkit.data.base import Spec
 
-    coloured = ("folder", "shapes3d", "celeba", "chairs", "characters", "lpc", "sprites")
-    return Spec((3 if data in coloured else 1, size, size))
+    coloured = ("folder", "shapes3d", "celeba", "chairs", "characters", "lpc", "sprites", "fonts", "fonts_folder",
+                "creatures", "ilab", "rafd")  # fmt: skip
+    return Spec((3 if data in coloured else 1, size, size), toys.Dots.space)

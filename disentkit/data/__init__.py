@@ -1,4 +1,4 @@
-"""Data sets by name: `load`, `options_of`, `names`, `describe`, `fetch`.
+"""Data sets by name: `load`, `complete`, `options_of`, `names`, `describe`, `fetch`.
 
 `load` imports the one module it needs, so importing this package stays fast. The classes for data of your own
 (`ArrayData`, `Renderer`, `Factor`, `FactorSpace`, laws) are in `data.base`, `data.factors` and `data.laws`.
@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,56 @@ _SETS = {
         "download": "none",
         "note": "game characters drawn from the kit's own geometry, any hue between grid points",
     },
+    "creatures": {
+        "load": "disentkit.data.creatures:load",
+        "fetch": "",
+        "factors": "identity 10, pose 8, background 10",
+        "images": "800, or 4,000 with expression",
+        "size": "64x64 colour, also 32 and 128",
+        "licence": "the kit's own",
+        "download": "none",
+        "note": "toys on a turntable, whose ground turns with them; expression=true adds 5 faces, held_out=0.2 a share",
+    },
+    "fonts": {
+        "load": "disentkit.data.fonts:load",
+        "fetch": "",
+        "factors": "letter 52, size 3, colour 10, background 10, font 21",
+        "images": "294,840",
+        "size": "64x64 colour, also 32 and 128",
+        "licence": "free (DejaVu, STIX, BaKoMa)",
+        "download": "none",
+        "note": "letters; split='test'; faces=FOLDER of your own; extra=position,rotation,texture; words=true",
+    },
+    "fonts_folder": {
+        "load": "disentkit.data.fonts_folder:load",
+        "fetch": "disentkit.data.fonts_folder:fetch",
+        "factors": "letter 52, size 3, colour 10, background 10, font about 100",
+        "images": "1,404,000 with 100 fonts, or yours",
+        "size": "128x128 colour, or any",
+        "licence": "none stated",
+        "download": "by hand",
+        "note": "the published Fonts set, or an export in its layout; path=FOLDER, size=none as stored, most=N of them",
+    },
+    "ilab": {
+        "load": "disentkit.data.ilab:load",
+        "fetch": "disentkit.data.ilab:fetch",
+        "factors": "identity or category, background, pose 6",
+        "images": "those of iLab-6pose, or yours",
+        "size": "any, colour",
+        "licence": "none stated",
+        "download": "by hand",
+        "note": "toy vehicles on a turntable; path=FOLDER, cameras=c00, poses=r01,r02 or all, by=identity or category",
+    },
+    "rafd": {
+        "load": "disentkit.data.rafd:load",
+        "fetch": "disentkit.data.rafd:fetch",
+        "factors": "identity 67, expression 5 (of 8), pose 5",
+        "images": "1,675 of 8,040",
+        "size": "any, colour; the originals are 681x1024",
+        "licence": "for researchers, on request",
+        "download": "by hand",
+        "note": "photographs of faces; path=FOLDER, gaze=frontal, left, right or all, expressions=happy,sad or all",
+    },
     "lpc": {
         "load": "disentkit.data.lpc:load",
         "fetch": "disentkit.data.lpc:fetch",
@@ -130,6 +180,13 @@ _SETS = {
         "download": "by hand",
         "note": "game characters of Reed et al.; path=FOLDER of sprites_*.mat, split='train', 'valid', 'test' or 'all'",
     },
+}
+
+# Keys of a batch that are made of plain data by a wrapper, "module:class", called as wrapper(data, reads=keys).
+_WRAPPERS = {
+    "group": "disentkit.data.groups:Groups",
+    "edges": "disentkit.data.groups:Groups",
+    "strangers": "disentkit.data.groups:Groups",
 }
 
 
@@ -156,6 +213,22 @@ def load(name: str, **options: Any) -> Data:
     if needed:
         raise UserError(f"data set '{name}' needs {', '.join(f'{option}=...' for option in needed)}")
     return _function(_SETS[name]["load"])(**options)
+
+
+def complete(data: Data, reads: Iterable[str]) -> Data:
+    """The data themselves where their batches hold all keys in `reads`, else wrapped so that they do.
+
+    Keys that no wrapper makes are left to whoever draws. Raises ValueError where the data cannot be wrapped.
+    """
+    wanted = [key for key in reads if key in _WRAPPERS]
+    if wanted:
+        import torch
+
+        have = data.sample(1, torch.Generator(data.device).manual_seed(0))
+        missing = {_WRAPPERS[key] for key in wanted if key not in have}
+        for place in sorted(missing):  # also those of its keys that are there: a wrapper replaces the whole batch
+            data = _function(place)(data, reads=tuple(key for key in wanted if _WRAPPERS[key] == place))
+    return data
 
 
 def options_of(name: str) -> Mapping[str, inspect.Parameter]:

@@ -1,8 +1,10 @@
-"""Data sets as files for other programs: one npz, or a folder of pictures with a table of their factors.
+"""Data sets as files for other programs: one npz, or a folder of pictures that says their factors.
 
     NAME.npz   images (N, H, W) or (N, H, W, 3) uint8; with factors also `factors` (N, K) float32 in the set's own
                units, `names` (K,), and `space`, the FactorSpace as JSON text. `read` makes an ArrayData of it
     NAME/      a png for each image, and `factors.csv` with their factors; `data.load("folder", path=...)` reads it
+    NAME/      format "fonts": letters in the layout of the Fonts set, the factors being the folders' names;
+               `data.load("fonts_folder", path=...)` reads it
 
 Data with an `attribution` (text: whose work the pictures are, under which licence) takes it along: as `attribution` in
 the npz, which `read` gives back, and as `ATTRIBUTION.txt` beside the pictures of a folder.
@@ -30,17 +32,19 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from disentkit.data import fonts_folder
 from disentkit.data.base import ArrayData, Data, Renderer
 from disentkit.data.factors import Factor, FactorSpace
 from disentkit.data.folder import TABLE
 from disentkit.data.laws import Grid
 from disentkit.errors import UserError, one_of, whole
 
-FORMATS = ("npz", "folder")
+FORMATS = ("npz", "folder", "fonts")
 ATTRIBUTION = "ATTRIBUTION.txt"
 LARGEST = 1_000_000  # no larger grid is written whole
 MOST = 100_000_000  # images of an export
 BATCH = 1_000
+FRUITLESS = 50  # batches without a new tuple, after which a law has no more to give
 IN_ONE_FOLDER = 10_000  # pictures; more are divided among subfolders, which file managers can still show
 
 
@@ -49,17 +53,19 @@ def export(data: Data, out: str | Path, format: str = "npz", images: int | None 
 
     images  how many; None: every stored image, or the whole grid of a renderer in grid order (last factor fastest).
             Fewer are drawn with `seed`, none twice. Under another law than `Grid()`, and from a grid of more than
-            1,000,000 tuples, the law draws them, and their number must be said
+            1,000,000 tuples, the law draws them, and their number must be said. Format "fonts", which has one place
+            for each tuple, leaves out what a law draws again
 
     Raises UserError where something has that name already, where more are asked for than there are, and where the disk
-    refuses; then nothing is left.
+    refuses; for format "fonts" also for other factors, and two images of one tuple. Then nothing is left.
     """
     if not isinstance(data, Data):
         kind = type(data).__name__
         raise UserError(f"only a data set can be exported, data.load(name) or ArrayData(images), not {kind}")
-    one_of("format", format, FORMATS)
+    if one_of("format", format, FORMATS) == "fonts":
+        fonts_folder.check(data)
     images = None if images is None else whole("images", images, 1, MOST)
-    count, batches = _batches(data, images, whole("seed", seed, 0))
+    count, batches = _batches(data, images, whole("seed", seed, 0), once=format == "fonts")
     out, name = _path(out), re.sub(r"[^\w.+-]+", "_", data.name)
     place = out / (f"{name}.npz" if format == "npz" else name)
     _must_not_exist(place)
@@ -70,7 +76,7 @@ def export(data: Data, out: str | Path, format: str = "npz", images: int | None 
     try:
         out.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=out))
-        (_write_npz if format == "npz" else _write_folder)(draft / place.name, data, factors, _split(bar, factors))
+        _WRITERS[format](draft / place.name, data, factors, _split(bar, factors))
         _must_not_exist(place)
         (draft / place.name).rename(place)
     except OSError as error:
@@ -121,14 +127,16 @@ def _must_not_exist(place: Path) -> None:
         raise UserError(f"{place} is there already; remove it, or name another folder")
 
 
-def _batches(data: Data, images: int | None, seed: int) -> tuple[int, Iterator[dict]]:
-    """How many rows an export has, and its batches."""
+def _batches(data: Data, images: int | None, seed: int, once: bool) -> tuple[int, Iterator[dict]]:
+    """How many rows an export has, and its batches; once: those that a law draws are all different tuples."""
     rng = torch.Generator().manual_seed(seed)
     data = data.to("cpu")
     rows, there = _rows_of(data)
     if rows is None:
         if images is None:
             raise UserError(f"say how many images of '{data.name}' to draw: no whole grid of it can be written")
+        if once:
+            return images, _drawn_once(data, images, rng)
         sizes = [min(BATCH, images - start) for start in range(0, images, BATCH)]
         return images, (data.sample(n, rng) for n in sizes)
     if images is not None and images > there:
@@ -138,6 +146,22 @@ def _batches(data: Data, images: int | None, seed: int) -> tuple[int, Iterator[d
     else:
         index = torch.randperm(there, generator=rng)[:images]
     return len(index), (rows(part) for part in index.split(BATCH))
+
+
+def _drawn_once(data: Data, images: int, rng: torch.Generator) -> Iterator[dict]:
+    """Batches of draws without those whose tuple came before; raises UserError where the law has too few."""
+    seen, fruitless = set(), 0
+    while (missing := images - len(seen)) and fruitless < FRUITLESS:
+        batch, new = data.sample(min(BATCH, max(missing, 100)), rng), []
+        for row, values in enumerate(map(tuple, batch["factors"].tolist())):
+            if values not in seen and len(new) < missing:
+                seen.add(values)
+                new.append(row)
+        fruitless = 0 if new else fruitless + 1
+        if new:
+            yield {key: batch[key][new] for key in ("x", "factors")}
+    if missing:
+        raise UserError(f"the law of '{data.name}' hardly draws more than {len(seen):,} different images: take fewer")
 
 
 def _rows_of(data: Data):
@@ -197,19 +221,46 @@ def _member(name: str) -> zipfile.ZipInfo:
 def _write_folder(path: Path, data: Data, factors: np.ndarray, parts: Iterator[np.ndarray]) -> None:
     """Pictures whose names sort as their rows stand, with the table that `data.folder` describes."""
     for row, pixels in enumerate(pixels for part in parts for pixels in part):
-        picture = path / _picture(row, len(factors))
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        packed = io.BytesIO()  # Pillow, writing to a full disk by itself, would not say so
-        Image.fromarray(pixels).save(packed, "png")
-        picture.write_bytes(packed.getvalue())
-    if attribution := getattr(data, "attribution", ""):
-        (path / ATTRIBUTION).write_text(attribution, encoding="utf-8")
+        _write_png(path / _picture(row, len(factors)), pixels)
+    _write_attribution(path, data)
     if data.space:
         with (path / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", *data.space.names])
             for row, values in enumerate(factors):
                 table.writerow([_picture(row, len(factors)), *map(_cell, data.space, values)])
+
+
+def _write_fonts(path: Path, data: Data, factors: np.ndarray, parts: Iterator[np.ndarray]) -> None:
+    """Pictures in the layout that `data.fonts_folder` describes."""
+    place = fonts_folder.Places(data)
+    for row, pixels in enumerate(pixels for part in parts for pixels in part):
+        where = place(factors[row])  # `_split` has filled in the row
+        try:
+            _write_png(path / where, pixels)
+        except FileExistsError:
+            raise UserError(
+                f"two images would be {where.as_posix()}, and the layout has room for one: either their factors are "
+                "the same, or this disk takes A for a, and a folder on another is needed"
+            ) from None
+    _write_attribution(path, data)
+
+
+_WRITERS = {"npz": _write_npz, "folder": _write_folder, "fonts": _write_fonts}
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    """Raises FileExistsError where there is a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()  # Pillow, writing to a full disk by itself, would not say so
+    Image.fromarray(pixels).save(packed, "png")
+    with path.open("xb") as file:
+        file.write(packed.getvalue())
+
+
+def _write_attribution(path: Path, data: Data) -> None:
+    if attribution := getattr(data, "attribution", ""):
+        (path / ATTRIBUTION).write_text(attribution, encoding="utf-8")
 
 
 def _picture(row: int, count: int) -> str:

@@ -3,14 +3,16 @@
     Panel(model)                         every block of one model; on a renderer it is the panel of true factors
     Compare(left, right)                 two models side by side under one set of sliders
     Mixer(model, sources)                the block explorer: which source feeds which block
+    AttributeBoard(model, pictures)      the attribute board: one picture per attribute, the true picture beside it
     swap_sheet(model, top, left, block)  the sheet of swaps of one block, `swap_sheets` those of all: pictures
 
 A panel knows a model (`codes`, `image_shape`, `decode`, perhaps `encode` and `prior`) and nothing else.
 """
 
+from disentkit.explore.board import AttributeBoard
 from disentkit.explore.mixer import Mixer
 from disentkit.explore.pair import Compare
 from disentkit.explore.panel import Panel
 from disentkit.explore.swapping import swap_sheet, swap_sheets
 
-__all__ = ["Compare", "Mixer", "Panel", "swap_sheet", "swap_sheets"]
+__all__ = ["AttributeBoard", "Compare", "Mixer", "Panel", "swap_sheet", "swap_sheets"]

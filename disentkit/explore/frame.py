@@ -29,6 +29,7 @@ from disentkit.explore import images
 REST = 0.3  # seconds without a change after which sheets and text follow
 SIDE = 256  # height of the live picture on the page, in pixels, at most
 DRAWS = 256  # sources drawn from a prior, at most
+FREE, CHOSEN = ("○", ""), ("●", "info")  # caption and style of a button under a source
 
 
 class Frame:
@@ -46,6 +47,7 @@ class Frame:
         self.buttons: dict[str, ipywidgets.Button] = {}
         self.error_line = ipywidgets.HTML()
         self._error, self._changes = "", 0
+        self._looks: dict[str, tuple[str, str]] = {}
 
     @property
     def error(self) -> str:
@@ -90,6 +92,15 @@ class Frame:
         button.on_click(clicked)
         self.buttons[name] = button
         return button
+
+    def _look(self, looks: dict[str, tuple[str, str]]) -> None:
+        """Give buttons a caption and a style, by name; all others marked before are FREE. Only changes are sent."""
+        for name in self._looks.keys() | looks.keys():
+            button, look = self.buttons.get(name), looks.get(name, FREE)
+            if button is not None and self._looks.get(name, FREE) != look:
+                with button.hold_sync():
+                    button.description, button.button_style = look
+        self._looks = looks
 
     def _live(self) -> ipywidgets.Image:
         """The image widget of the live picture, at the size it has on the page."""
@@ -170,6 +181,22 @@ def thumbnails(pictures: np.ndarray, height: int) -> tuple[list[ipywidgets.Image
     look = {"width": f"{wide}px", "height": f"{height}px", "margin": "2px", "object_fit": "contain"}
     pictures = images.enlarge(pictures, height)
     return [ipywidgets.Image(value=images.png(picture), format="png", layout=look) for picture in pictures], wide
+
+
+def numbered(pictures: np.ndarray, height: int) -> tuple[list[ipywidgets.Widget], int]:
+    """The thumbnails of pictures (n, H, W, 3), each with its number below, and their width on the page."""
+    thumbs, wide = thumbnails(pictures, height)
+    look = {"width": f"{wide}px", "height": "16px", "margin": "0 2px"}
+    numbers = [f"<div style='text-align: center; line-height: 16px'>{i}</div>" for i in range(1, len(thumbs) + 1)]
+    pairs = [[thumb, ipywidgets.HTML(number, layout=look)] for thumb, number in zip(thumbs, numbers)]
+    return [ipywidgets.VBox(pair) for pair in pairs], wide
+
+
+def show_words(line: ipywidgets.HTML, words: str) -> None:
+    """Show words (HTML) in a line that screen readers read out; sent only where they are new."""
+    words = f"<div role='status' style='line-height: 20px; padding: 4px 0'>{words}</div>"
+    if line.value != words:
+        line.value = words
 
 
 def save(path: str | Path, picture: np.ndarray) -> Path:

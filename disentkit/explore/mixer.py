@@ -22,12 +22,20 @@ from torch import Tensor
 from disentkit import models
 from disentkit.explore import images
 from disentkit.explore.controls import label_width, labelled
-from disentkit.explore.frame import Frame, Sources, save, sheet_image, sources_of, thumbnails
-from disentkit.explore.swapping import REMAINDER, Group, drawn_sheet, group_named, groups_of
+from disentkit.explore.frame import CHOSEN, FREE, Frame, Sources, numbered, save, sheet_image, show_words, sources_of
+from disentkit.explore.swapping import (
+    REMAINDER,
+    Group,
+    assembled,
+    drawn_sheet,
+    group_named,
+    groups_of,
+    listed,
+    who_feeds,
+)
 
 COLUMNS = 16  # sources with a column of buttons, at most
 SHEET = 8  # sources in the sheet, at most
-FREE, CHOSEN = ("○", ""), ("●", "info")  # caption and style of a button
 THUMB, LOCK = 44, 64  # pixels: a thumbnail's height, a lock's width
 MODES = (("this block", "the block of the row, from the picture of the column"),
          ("all but this block", "every block but that of the row, from the picture of the column"),
@@ -99,16 +107,9 @@ class Mixer(Frame):
     @property
     def words(self) -> str:
         """Which source feeds which block: `f1 hair from picture 3, the other 7 blocks from picture 1; locked: f2`."""
-        fed: dict[str, list[str]] = {}
-        for group in self.groups:
-            fed.setdefault(self._feeds[self._state[group.name]].words, []).append(group.words)
-        most = max(fed, key=lambda words: len(fed[words]))
-        rest = fed.pop(most)
-        who = f"the other {len(rest)} blocks" if fed else f"all {len(rest)} blocks"
-        said = [f"{_and(names)} {words}" for words, names in fed.items()]
-        said.append(f"{who if len(rest) > 2 else _and(rest)} {most}")
+        said = who_feeds((group.words, self._feeds[self._state[group.name]].words) for group in self.groups)
         locked = [group.words for group in self.groups if group.name in self._locked]
-        return ", ".join(said) + (f"; locked: {_and(locked)}" if locked else "")
+        return said + (f"; locked: {listed(locked)}" if locked else "")
 
     def render(self, state: Mapping[str, int]) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a state, at the model's own size. Pure.
@@ -203,10 +204,8 @@ class Mixer(Frame):
         given = self._first()
         for name, source in state.items():
             given[group_named(self.groups, name).name] = self._source(source, len(self._feeds))
-        code = self._feeds[given.get(REMAINDER, 0)].code
-        for block in self.model.codes:
-            code = block.write(code, block.read(self._feeds[given[self._group[block.name]]].code))
-        return code
+        parts = {name: self._feeds[given[group]].code for name, group in self._group.items()}
+        return assembled(self.model.codes, parts, self._feeds[given.get(REMAINDER, 0)].code)
 
     def _drawn(self, group: Group) -> int:
         """A new feed: what the group has now, its blocks that no encoder reads drawn from their priors."""
@@ -217,7 +216,7 @@ class Mixer(Frame):
         if len(drawn) == len(group.rows):
             self._feeds.append(Feed(code, "drawn from the prior"))
         else:
-            words = f"from picture {now.source + 1} with {_and([block.name for block in drawn])} drawn"
+            words = f"from picture {now.source + 1} with {listed([block.name for block in drawn])} drawn"
             self._feeds.append(Feed(code, words, now.source))
         return len(self._feeds) - 1
 
@@ -235,23 +234,13 @@ class Mixer(Frame):
             self._sheet_of = self._last
 
     def _mark(self) -> None:
-        """Mark what feeds each block, and say it. Only buttons that change are sent to the page."""
-        for group in self.groups:
-            chosen = self._feeds[self._state[group.name]].source
-            if chosen == (before := self._marked.get(group.name)):
-                continue
-            for source, look in ((before, FREE), (chosen, CHOSEN)):
-                button = None if source is None else self.buttons.get(f"{group.name} from {source + 1}")
-                if button is not None:
-                    with button.hold_sync():
-                        button.description, button.button_style = look
-            self._marked[group.name] = chosen
+        """Mark what feeds each block, and say it."""
+        chosen = ((group.name, self._feeds[self._state[group.name]].source) for group in self.groups)
+        self._look({f"{name} from {source + 1}": CHOSEN for name, source in chosen if source is not None})
         self._say_words()
 
     def _say_words(self) -> None:
-        line = f"<div role='status' style='line-height: 20px; padding: 4px 0'>{html.escape(self.words)}</div>"
-        if self.words_line.value != line:
-            self.words_line.value = line
+        show_words(self.words_line, html.escape(self.words))
 
     def _show_locks(self) -> None:
         for name, lock in self.locks.items():
@@ -263,7 +252,7 @@ class Mixer(Frame):
 
     # What it looks like.
     def _layout(self) -> ipywidgets.Widget:
-        self.picture, self.words_line, self._marked = self._live(), ipywidgets.HTML(), {}
+        self.picture, self.words_line = self._live(), ipywidgets.HTML()
         self.sheet_picture = sheet_image()
         self.mode = ipywidgets.ToggleButtons(
             options=[(caption, i) for i, (caption, _) in enumerate(MODES)], tooltips=[tip for _, tip in MODES],
@@ -285,18 +274,13 @@ class Mixer(Frame):
 
     def _matrix(self) -> ipywidgets.Widget:
         """Thumbnails as columns; below them a row per group: a button per source, a lock."""
-        thumbs, wide = thumbnails(self.sources.thumbs[:COLUMNS], THUMB)
+        head, wide = numbered(self.sources.thumbs[:COLUMNS], THUMB)
         edge = min(label_width(self.groups), 220)
-        head = []
-        for i, thumb in enumerate(thumbs, 1):
-            number = ipywidgets.HTML(f"<div style='text-align: center; line-height: 16px'>{i}</div>",
-                                     layout={"width": f"{wide}px", "height": "16px", "margin": "0 2px"})  # fmt: skip
-            head.append(ipywidgets.VBox([thumb, number]))
         cell = ipywidgets.Layout(width=f"{wide}px", height="26px", margin="1px 2px", padding="0")  # one for all
         rows = [labelled("", ipywidgets.HBox(head), edge)]
-        rows += [labelled(group.label, self._row(group, len(thumbs), wide, cell), edge) for group in self.groups]
+        rows += [labelled(group.label, self._row(group, len(head), wide, cell), edge) for group in self.groups]
         mode = labelled("a click feeds", self.mode, edge)
-        left_out = len(self.sources.codes) - len(thumbs)
+        left_out = len(self.sources.codes) - len(head)
         note = [labelled("", ipywidgets.Label(f"{left_out} more sources have no column"), edge)] if left_out else []
         return ipywidgets.VBox([mode, *rows, *note], layout={"flex": "1 1 auto"})
 
@@ -337,8 +321,3 @@ class Mixer(Frame):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {type(self.model).__name__}: {self.words}"
-
-
-def _and(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

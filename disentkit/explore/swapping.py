@@ -6,8 +6,10 @@ block, every picture of the left column gives all the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +64,29 @@ class Group:
         return not self.rows or any(sources.hold(row.block) for row in self.rows)
 
 
+class Pick(NamedTuple):
+    """What a group's blocks are: those of `provider`, or on the straight way from them to `other`'s, t in 0 ... 1."""
+
+    provider: int
+    other: int
+    t: float = 0.0
+
+    @property
+    def nearer(self) -> int:
+        """The provider at the nearer end."""
+        return self.other if self.t > 0.5 else self.provider
+
+    @property
+    def between(self) -> bool:
+        return 0 < self.t < 1
+
+    @property
+    def words(self) -> str:
+        if not self.between:
+            return f"from picture {self.nearer + 1}"
+        return f"{100 * self.t:.0f} % of the way from picture {self.provider + 1} to picture {self.other + 1}"
+
+
 def groups_of(codes: CodeSpace, stats: Sequence[dict] | None = None) -> list[Group]:
     """The groups of a code, the most important first (see `ranked`), the numbers outside all blocks last."""
     together: dict[tuple, list[Ranked]] = {}
@@ -84,6 +109,41 @@ def group_named(groups: Sequence[Group], name: str) -> Group:
         if any(name == row.block.picker for row in group.rows if row.block.picker):
             return group
     raise ValueError(f"no block '{name}'; there are {', '.join(n for g in groups for n in g.names or (g.name,))}")
+
+
+def share(t) -> float:
+    """t as a float; raises ValueError for what is no number in 0 ... 1."""
+    if isinstance(t, numbers.Real) and not isinstance(t, bool) and 0 <= t <= 1:
+        return float(t)
+    raise ValueError(f"t is a number in 0 ... 1, the share of the way, not {t!r}")
+
+
+def assembled(codes: CodeSpace, parts: Mapping[str, Tensor], outside: Tensor) -> Tensor:
+    """The code (1, D) whose blocks come from a code each, by block name; what lies in no block comes from `outside`."""
+    code = outside
+    for block in codes:
+        code = block.write(code, block.read(parts[block.name]))
+    return code
+
+
+def who_feeds(fed: Iterable[tuple[str, str]]) -> str:
+    """Pairs (words of a group, words of what feeds it) as a sentence: `f1 hair from picture 3, the other 7 blocks ...`.
+
+    What feeds most comes last.
+    """
+    groups: dict[str, list[str]] = {}
+    for group, feed in fed:
+        groups.setdefault(feed, []).append(group)
+    most = max(groups, key=lambda feed: len(groups[feed]))
+    rest = groups.pop(most)
+    who = f"the other {len(rest)} blocks" if groups else f"all {len(rest)} blocks"
+    said = [f"{listed(names)} {feed}" for feed, names in groups.items()]
+    return ", ".join([*said, f"{who if len(rest) > 2 else listed(rest)} {most}"])
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def travel(codes: CodeSpace, into: Tensor, donor: Tensor, group: Group) -> Tensor:

@@ -20,7 +20,11 @@ METHODS = {
     "minibatchtc": ("disentkit.methods.minibatch_tc", "MinibatchTC"),
     "infogan": ("disentkit.methods.infogan", "InfoGAN"),
     "mix": ("disentkit.methods.mix", "MIX"),
+    "gzsnet": ("disentkit.methods.gzsnet", "GZSNet"),
+    "aeds": ("disentkit.methods.aeds", "AEDS"),
     "infowgan": ("disentkit.methods.infowgan_gp", "InfoWGAN"),
+    "stargan": ("disentkit.methods.stargan", "StarGAN"),
+    "elegant": ("disentkit.methods.elegant", "ELEGANT"),
 }
 
 

@@ -124,4 +124,7 @@ class BetaTCVAE(VAE):
         kl = kl_per_latent(mu.detach(), logvar.detach())  # (d,)
         return {"recon": recon.detach(), "mi": mi.detach(), "tc": tc.detach(), "dwkl": dwkl.detach(), "kl": kl}
 
-    PRESETS = {pair: Settings(N=IMAGES.get(pair[1], 10_000), **common) for pair, common in COMMON.items()}
+    PRESETS = {
+        pair: Settings(N=(IMAGES | {"fonts": 224_640, "creatures": 500}).get(pair[1], 10_000), **common)
+        for pair, common in COMMON.items()
+    }

@@ -154,5 +154,14 @@ class FactorVAE(Learner):
         ("course", "characters"): Settings(gamma=10.0, d=16, fc=256, steps=25_000, lr=1e-3, lr_D=1e-3),
         ("quick", "characters"): replace(QUICK, gamma=5.0, d=16, fc=256, steps=3_000),
         ("smoke", "characters"): replace(SMOKE, d=16, fc=256),
+        **{
+            pair: replace(settings, gamma=10.0, d=20, fc=256)
+            for data in ("fonts", "creatures")
+            for pair, settings in {
+                ("course", data): Settings(steps=25_000, lr=1e-3, lr_D=1e-3),
+                ("quick", data): replace(QUICK, steps=3_000),
+                ("smoke", data): SMOKE,
+            }.items()
+        },
         **PICTURES,
     }

@@ -137,6 +137,16 @@ class VAE(Learner):
         ("course", "characters"): Settings(d=16, fc=256, steps=25_000, lr=1e-3),
         ("quick", "characters"): replace(QUICK, d=16, fc=256, steps=3_000),
         ("smoke", "characters"): replace(SMOKE, d=16, fc=256),
+        # As many latents as make four per attribute, for the search of `methods/exhaustive.py`.
+        **{
+            pair: replace(settings, d=20, fc=256)
+            for data in ("fonts", "creatures")
+            for pair, settings in {
+                ("course", data): Settings(steps=25_000, lr=1e-3),
+                ("quick", data): replace(QUICK, steps=4_000),
+                ("smoke", data): SMOKE,
+            }.items()
+        },
         **PICTURES,
     }
 

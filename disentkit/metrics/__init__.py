@@ -1,6 +1,8 @@
 """Scores of codes whose factors are known: arrays `(codes, factors)` or `(model, data)`. One file per metric."""
+from disentkit.metrics.augmentation import augmentation
 from disentkit.metrics.betavae import betavae_score
 from disentkit.metrics.block_probes import block_probes
+from disentkit.metrics.coprediction import CoPrediction, co_prediction
 from disentkit.metrics.dci import dci
 from disentkit.metrics.factorvae import factorvae_score
 from disentkit.metrics.irs import irs
@@ -11,6 +13,7 @@ from disentkit.metrics.retrieval import retrieval
 from disentkit.metrics.sap import sap
 from disentkit.metrics.sensitivity import sensitivity
 from disentkit.metrics.swaps import Swaps, accuracy_ceilings, name_blocks, round_trip, swap_matrix
+from disentkit.metrics.synthesis import Measured, Synthesis, synthesise, zero_shot
 from disentkit.metrics.tc import (
     aggregate_codes,
     discriminator_tc,
@@ -22,8 +25,8 @@ from disentkit.metrics.tc import (
 from disentkit.metrics.udr import udr
 
 __all__ = [
-    "Swaps", "accuracy_ceilings", "aggregate_codes", "betavae_score", "block_probes", "dci", "discriminator_tc",
-    "explicitness", "factorvae_score", "gaussian_tc", "irs", "kl_split", "log_likelihood", "mig", "modularity",
-    "name_blocks", "retrieval", "round_trip", "sap", "sensitivity", "swap_matrix", "tc_by_batch", "total_correlation",
-    "udr",
+    "CoPrediction", "Measured", "Swaps", "Synthesis", "accuracy_ceilings", "aggregate_codes", "augmentation",
+    "betavae_score", "block_probes", "co_prediction", "dci", "discriminator_tc", "explicitness", "factorvae_score",
+    "gaussian_tc", "irs", "kl_split", "log_likelihood", "mig", "modularity", "name_blocks", "retrieval", "round_trip",
+    "sap", "sensitivity", "swap_matrix", "synthesise", "tc_by_batch", "total_correlation", "udr", "zero_shot",
 ]

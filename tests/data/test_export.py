@@ -224,7 +224,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch, format):
 def test_what_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     cases = [
-        ({"format": "pdf"}, "unknown format 'pdf'. Known: npz, folder."),
+        ({"format": "pdf"}, "unknown format 'pdf'. Known: npz, folder, fonts."),
         ({"images": 25}, "'few' has 24 images, not 25; leave the number out for all of them"),
         ({"images": 0}, "images must be a whole number in 1 ... 100000000, not 0"),
         ({"images": 10**15}, "images must be a whole number in 1 ... 100000000, not 1000000000000000"),
