@@ -113,7 +113,7 @@ def _measured(run: workbench.Run, asked: dict, task: Task) -> dict[str, float]:
 
 
 def _full(scores: dict) -> dict[str, float]:
-    """The columns of what `workbench.score` found: of scalar columns, of wide blocks, or of both."""
+    """The columns of what `workbench.score` found: of scalar columns, of wide blocks, of both, or of attributes."""
     found = {}
     if "mig" in scores:
         f = scores["factorvae_score"]
@@ -124,6 +124,10 @@ def _full(scores: dict) -> dict[str, float]:
         found["followed"] = float(len(blocks["followed"]))
         if "alive" in blocks:
             found["alive"] = blocks["alive"]
+    if "co_prediction" in scores:
+        found |= {name: scores["co_prediction"][name] for name in ("diagonal", "off_diagonal")}
+    if "zero_shot" in scores:
+        found["zero_shot_psnr"] = scores["zero_shot"]["psnr"]
     return found
 
 

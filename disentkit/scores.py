@@ -19,7 +19,7 @@ import pandas as pd
 
 from disentkit import judging, metrics, models
 from disentkit.codes import CodeSpace
-from disentkit.data.combinations import Rule, every
+from disentkit.data.combinations import every, unseen
 from disentkit.errors import UserError
 from disentkit.probes import can_score
 
@@ -103,9 +103,11 @@ def measure_attributes(model, data) -> dict:
     read = metrics.co_prediction(model, every(data))
     numbers = {name: _digits(getattr(read, name)) for name in ("diagonal", "off_diagonal", "leak")}
     found = {"co_prediction": {"accuracy": _table(read.accuracy), **numbers, "settings": read.settings}}
-    if not isinstance(getattr(data.law, "rule", None), Rule):
+    try:
+        target = unseen(data)
+    except ValueError:  # nothing is held out
         return found
-    made = metrics.zero_shot(model, data)
+    made = metrics.zero_shot(model, data, target)
     numbers = {name: _digits(getattr(made, name)) for name in ("psnr", "mse", "best_copy", "rebuilt")}
     more = {"best_provider": made.best_provider, "seen": _digits(made.seen.psnr)}
     copies = {name: _digits(value) for name, value in made.copies.items()}

@@ -11,6 +11,7 @@ from metrics.block_oracles import APART, SHORTCUT, Laid, Sight
 
 from disentkit import cli, judging, metrics, runs, scores, workbench
 from disentkit.codes import Block, CodeSpace, gaussian_blocks
+from disentkit.data import combinations
 from disentkit.data.base import ArrayData
 from disentkit.errors import UserError
 from disentkit.metrics import arrays
@@ -239,3 +240,59 @@ def test_a_sweep_counts_what_is_followed():
 
     found = {"blocks": {"followed": ["x", "y"], "alive": 2.5}}
     assert _full(found) == {"followed": 2.0, "alive": 2.5} and _full({"blocks": {"followed": []}}) == {"followed": 0.0}
+
+
+# ---- blocks that are the attributes
+
+NAMED = {name: [name] for name in DOTS.space.names}
+HELD = toys.Dots().with_law(combinations.held_out(toys.Dots.space, 0.3))
+
+
+def test_blocks_named_after_the_attributes_need_no_judge(monkeypatch):
+    monkeypatch.setattr(judging, "judge_of", lambda data: pytest.fail("a judge was asked for"))
+    found = measure(Laid(NAMED), HELD)
+    assert set(found) == {"co_prediction", "zero_shot"} and json.loads(json.dumps(found, allow_nan=False)) == found
+    read, made = found["co_prediction"], found["zero_shot"]
+    assert read["diagonal"] > 0.99 and read["leak"] < 0.1 and list(read["accuracy"]) == [*NAMED, "chance"]
+    assert (
+        made["psnr"]
+        == made["rebuilt"]
+        == made["seen"]
+        == 60
+        > made["best_copy"]
+        == made["copies"][made["best_provider"]]
+    )
+
+
+def test_blocks_under_wrong_names_are_found_out():
+    wrong = {"kind": ["x"], "x": ["y"], "y": ["light"], "light": ["kind"]}
+    found = measure(Laid(wrong), HELD)
+    assert found["co_prediction"]["diagonal"] < found["co_prediction"]["off_diagonal"]
+    assert found["zero_shot"]["psnr"] < 30 < found["zero_shot"]["rebuilt"]
+
+
+@pytest.mark.parametrize("data", [DOTS, HELD.with_law(combinations.held_out(DOTS.space, 0.3, "all")),
+                                  HELD.with_law(combinations.held_out(DOTS.space, 0))])  # fmt: skip
+def test_where_nothing_is_held_out_there_is_no_zero_shot(data):
+    assert set(measure(Laid(NAMED), data)) == {"co_prediction"}
+
+
+def test_a_missing_name_is_measured_as_before():
+    assert set(measure(Laid({**{n: [n] for n in ("kind", "x", "y")}, "f4": ["light"]}))) == {"blocks"}
+
+
+def test_the_command_prints_attributes(capsys, monkeypatch):
+    run = toys.train_run("Groups")
+    monkeypatch.setattr("disentkit.workbench.score", lambda run, more: measure(Laid(NAMED), HELD))
+    assert cli.main(["score", run.name]) == 0
+    out = capsys.readouterr().out
+    assert "what a small classifier reads from a block" in out and "60.00 dB  of combinations that were held out" in out
+    head = out[out.index("what a small classifier") :].splitlines()[1]
+    assert head.split() == ["block", *DOTS.space.names]
+
+
+def test_a_sweep_counts_what_is_synthesised():
+    from disentkit.members import _full
+
+    found = {"co_prediction": {"diagonal": 0.9, "off_diagonal": 0.3, "leak": 0.1}, "zero_shot": {"psnr": 20.0}}
+    assert _full(found) == {"diagonal": 0.9, "off_diagonal": 0.3, "zero_shot_psnr": 20.0}

@@ -6,7 +6,8 @@
     AttributeBoard(model, pictures)      the attribute board: one picture per attribute, the true picture beside it
     swap_sheet(model, top, left, block)  the sheet of swaps of one block, `swap_sheets` those of all: pictures
 
-A panel knows a model (`codes`, `image_shape`, `decode`, perhaps `encode` and `prior`) and nothing else.
+A panel knows a model (`codes`, `image_shape`, `decode`, perhaps `encode` and `prior`) and nothing else; only the
+attribute board knows data, since it draws the truth.
 """
 
 from disentkit.explore.board import AttributeBoard

@@ -125,6 +125,6 @@ class BetaTCVAE(VAE):
         return {"recon": recon.detach(), "mi": mi.detach(), "tc": tc.detach(), "dwkl": dwkl.detach(), "kl": kl}
 
     PRESETS = {
-        pair: Settings(N=(IMAGES | {"fonts": 224_640, "creatures": 500}).get(pair[1], 10_000), **common)
+        pair: Settings(N=(IMAGES | {"fonts": 236_179, "creatures": 500}).get(pair[1], 10_000), **common)
         for pair, common in COMMON.items()
     }

@@ -17,8 +17,8 @@ D1 sees whole pictures, D2 those of half the side, both beside maps of the label
 The paper's attributes are there or not there, A has i and B lacks it. Ours have several values: A and B are two
 independent draws, labels are the one-hots of all attributes. The released code (Prinsphield/ELEGANT) makes an update
 per attribute and step, each with a fresh pair of batches; here i is drawn anew for each pair, on the device, among
-the attributes in which the two differ, so a step is one update of all. Pairs that agree in everything are swapped all
-the same, and weigh nothing in the losses of C and D.
+the attributes in which the two differ, so a step is one update of all (on letters a fifth of the updates there). Pairs
+that agree in everything are swapped all the same, and weigh nothing in the losses of C and D.
 
 From the released code: losses, weights, nets, Adam's settings, weight decay, rates times 0.97 every 3,000 steps, batch
 16, 200,000 steps; its pictures have 256 pixels, those of the presets 64. The other presets are ours.

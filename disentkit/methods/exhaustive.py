@@ -4,8 +4,8 @@ is trained here.
 
 Every latent of a trained model is ranked for every attribute on labelled pictures, then the latents are shared out
 among the attributes, equally many to each (100 latents and 5 attributes: 20 each), and an attribute is taken from a
-picture by copying its group. The scoring rule of the paper is not published: its code holds only the groups that came
-out. This is ours:
+picture by copying its group. The scoring rule is not in the authors' code, which holds only the groups that came out,
+and the paper's text was not at hand. This is ours:
 
     s[d, j] = I(bin of z_d; class of attribute j)      mutual information in nats, z_d cut into bins of equal frequency
               less its mean over d, divided by its standard deviation over d

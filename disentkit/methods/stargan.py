@@ -6,7 +6,8 @@ given as labels, everything else comes from one picture.
     L_D = -E D_src(x) + E D_src(x') + lam_cls L_cls(x, c) + lam_gp E (|grad D_src(x^)|_2 - 1)^2
     L_G = -E D_src(x') + lam_cls L_cls(x', c') + lam_rec E |x - G(x', c)|_1
 
-D has two heads: D_src, the critic of WGAN-GP, a mean over the places of its map, and a classifier. x^ lies between x
+D has two heads: D_src, the critic of WGAN-GP, a mean over the places of its map (in the penalty, as in the released
+code, the sum), and a classifier. x^ lies between x
 and x', pictures in [-1, 1]. Labels: L_cls is the sum over the attributes of a cross-entropy, one softmax each, and a
 mean over the batch; as a rule of ours, an attribute is a factor of the data, and its classes are the factor's grid
 values. `n_critic` updates of D, each on a batch of its own, then one of G on the last of them (in the released code,

@@ -6,12 +6,12 @@ attribute is trained on few pictures of that law, in four ways, and tested on co
     none     the real pictures alone
     classic  half of each mini-batch is worn: shifted, other brightness and contrast, a little noise, a patch erased. No
              picture is flipped, since pose is a matter of left and right
-    gzs      half of each mini-batch shows missing combinations, put together by the model from providers of the
-             training law (`synthesis.synthesise`); the label is the provider's, who shares the attribute
+    gzs      half of each mini-batch shows missing combinations, put together by the model from providers among
+             the same real pictures (`synthesis.synthesise`); the label is the provider's, who shares the attribute
     true     the ceiling: that half are true pictures of the same combinations
 
-Same network, first weights, steps and number of pictures for all. After the third experiment of GZS-Net (Ge et al.,
-ICLR 2021); network, sizes and the classic ways are ours.
+Same network, first weights, steps and number of pictures for all. After an experiment of the paper (GZS-Net, Ge et
+al., ICLR 2021); network, sizes and the classic ways are ours.
 """
 
 from __future__ import annotations
@@ -58,12 +58,19 @@ def augmentation(
     Columns: "unseen", the mean over the seeds on missing combinations; "seen", on those of the training law; "unseen
     spread" and "seen spread", their standard deviations; and both for each seed, "unseen 0", "seen 0", ...
 
-    Combinations are parted by lot, so that no way meets a test picture in its training: of the missing ones half are
-    synthesised or shown and half tested, of the seen ones a fifth is tested. Missing ones that lack a provider for some
-    attribute are not shown. `frame.attrs["settings"]` has the rest. The global generator is left alone.
+    Combinations are parted by lot: of the missing ones half are synthesised or shown and half tested, of the seen ones
+    a fifth is tested. So no classifier meets a test picture in its training, nor is one a provider: these are the real
+    pictures themselves. Combinations come as evenly as they can, each once before any comes again. Missing ones that
+    lack a provider for some attribute are not shown, "shown" in `frame.attrs["settings"]` counts the others by seed.
+    The global generator is left alone.
 
-    Raises ValueError for an unknown attribute, data without factors, stored pictures, nothing held out, and models that
-    `zero_shot` refuses.
+    The model is another matter. It was trained before, on the whole training law where nothing else was asked for: on
+    more pictures than the n, those tested as "seen" among them, and on their attributes. What it learned there reaches
+    a classifier through the synthesised pictures, as it would from any pretrained model. So "gzs" is what n labelled
+    pictures and this model are worth, not n pictures alone; a missing combination the model has never met.
+
+    Raises ValueError for an unknown attribute, data without factors, stored pictures, nothing held out, real pictures
+    that can provide for no missing combination, and models that `zero_shot` refuses.
     """
     check_model(model, data)
     names = list(data.space.names)
@@ -73,9 +80,10 @@ def augmentation(
     if isinstance(data, ArrayData) or isinstance(target, ArrayData):
         raise ValueError("augmentation asks for true pictures of any combination: give data that are rendered")
     data, target = sources(data, target)
-    partners, found = Partners(data, reads=()), []
+    found, shown = [], []
     for number in range(seeds):
-        parts = _pictures(model, data, target, partners, n, column, torch.Generator().manual_seed(seed + number))
+        parts = _pictures(model, data, target, n, column, torch.Generator().manual_seed(seed + number))
+        shown.append(len(parts["gzs"][0]))
         found.append({way: _trained(way, parts, len(data.space[attribute]), steps, seed + number) for way in WAYS})
     each = {
         f"{kind} {i}": [run[way][kind] for way in WAYS] for i, run in enumerate(found) for kind in ("unseen", "seen")
@@ -86,25 +94,37 @@ def augmentation(
         frame.insert(place, kind, runs.mean(axis=1))
         frame.insert(place + 1, f"{kind} spread", runs.std(axis=1, ddof=0))
     frame.attrs["settings"] = {
-        "attribute": attribute, "pictures": n, "tested": TESTED, "steps": steps, "batch": BATCH, "seeds": seeds,
-        "seed": seed, "pixels": tuple(parts["real"][0].shape[-2:]), "chance": 1 / len(data.space[attribute]),
+        "attribute": attribute, "pictures": n, "shown": shown, "tested": TESTED, "steps": steps, "batch": BATCH,
+        "seeds": seeds, "seed": seed, "pixels": tuple(parts["real"][0].shape[-2:]),
+        "chance": 1 / len(data.space[attribute]),
     }  # fmt: skip
     return frame
 
 
-def _pictures(model, data: Data, target: Data, partners, n: int, column: int, rng: torch.Generator) -> dict:
+def _pictures(model, data: Data, target: Data, n: int, column: int, rng: torch.Generator) -> dict:
     """{"real", "gzs", "true", "seen", "unseen"}: pictures (n, C, h, w) with the classes (n,) of one attribute."""
     space, names = data.space, list(data.space.names)
     shown, unseen = _parted(target, 1 / 2, n, rng)
     real, seen = _parted(data, 1 / 5, n, rng)
-    places, tuples = partners_of(partners, shown, rng)
+    stored = ArrayData(torch.cat([data.render(part) for part in real.split(CHUNK)]), real, space)
+    places, tuples = _providers(stored, shown, rng)
     shown, made = shown[places], []
     for part in tuples.split(CHUNK):
-        made.append(_small(synthesise(model, pictures_of(data, part, rng), names, names[column])))
+        made.append(_small(synthesise(model, pictures_of(stored, part, rng), names, names[column])))
     kinds = {"real": real, "true": shown, "seen": seen, "unseen": unseen}
     pictures = {kind: _rendered(data, values) for kind, values in kinds.items()}
     kinds["gzs"], pictures["gzs"] = shown, torch.cat(made)
     return {kind: (x, space.to_grid(kinds[kind])[:, column]) for kind, x in pictures.items()}
+
+
+def _providers(real: ArrayData, shown: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(kept places, tuples) as `partners_of`, from the real pictures alone."""
+    try:
+        return partners_of(Partners(real, reads=()), shown, rng)
+    except ValueError as e:
+        raise ValueError(
+            f"no missing combination finds a provider for every attribute among {len(real)} real pictures: give more, n"
+        ) from e
 
 
 def _rendered(data: Data, values: Tensor) -> Tensor:
@@ -112,9 +132,10 @@ def _rendered(data: Data, values: Tensor) -> Tensor:
 
 
 def _parted(data: Data, share: float, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """n tuples to train with and TESTED to test on, drawn evenly from different tuples of the law; `share` are tested.
+    """n tuples to train with and TESTED to test on, different tuples of the law in two parts; `share` are tested.
 
-    Of a large grid only those of DRAWS draws are looked at. Raises ValueError for a law with a single tuple.
+    Where a part has fewer tuples they come again, each as often as the others or once less. Of a large grid only those
+    of DRAWS draws are looked at. Raises ValueError for a law with a single tuple.
     """
     space = data.space
     flat = space.flat_of(space.to_grid(data.law.draw(space, DRAWS, rng))).unique()
@@ -123,7 +144,7 @@ def _parted(data: Data, share: float, n: int, rng: torch.Generator) -> tuple[Ten
     values = space.from_grid(space.tuple_of(flat[torch.randperm(len(flat), generator=rng)]))
     held = max(1, round(share * len(values)))
     parts = (values[held:], n), (values[:held], TESTED)
-    return tuple(part[torch.randint(len(part), (count,), generator=rng)] for part, count in parts)
+    return tuple(part[torch.arange(count) % len(part)] for part, count in parts)  # permuted already
 
 
 def _small(x: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ diagonal, an attribute leaks into a block that is not its own.
     mlp     one hidden layer of WIDTH units, ReLU
     linear  multinomial logistic regression
 
-Both by Adam, cross-entropy, and a fixed number of steps; GZS-Net (Ge et al., ICLR 2021) reports such a matrix, its
-classifiers are not ours. All classifiers of a table are trained at once, as batched matrix products.
+Both by Adam, cross-entropy, and a fixed number of steps; GZS-Net (Ge et al., ICLR 2021) reports such a matrix, which
+classifiers it uses is not established. All classifiers of a table are trained at once, as batched matrix products.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from disentkit.data.base import ArrayData, Data
 from disentkit.metrics.arrays import whole
-from disentkit.metrics.subsets import features, look, rows_of
+from disentkit.metrics.subsets import Seen, features, look, rows_of
 from disentkit.models import adam
 
 KINDS = ("mlp", "linear")
@@ -82,7 +83,9 @@ def co_prediction(
     """Accuracy of reading each attribute of `data` from each block of the model, on pictures held out.
 
     kind   "mlp" or "linear", see above
-    n      pictures, a quarter of them held out; of stored ones different ones, so at most as many as there are
+    n      pictures drawn, a quarter of them held out; of stored ones different ones, so at most as many as there are.
+           Of a renderer each combination is kept once, so there are at most as many pictures as there are different
+           combinations, and fewer than n of a small grid
     seeds  how often: each time another split, other first weights and other mini-batches, all drawn from `seed`
 
     Chance is 1 over the number of values that occur, or the share of the most frequent one where that is larger by more
@@ -98,7 +101,7 @@ def co_prediction(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     seeds, steps = whole("seeds", seeds), whole("steps", steps)
-    seen = look(model, data, n, seed)
+    seen = _once(look(model, data, n, seed), data)
     rows, _ = rows_of(model.codes)
     missing = [name for name in seen.names if name not in rows]
     if len(missing) == len(seen.names):
@@ -109,12 +112,13 @@ def co_prediction(
     count = len(seen.codes)
     held = round(TEST * count)
     if not held:
-        raise ValueError(f"{count} pictures are too few to hold a quarter of them out; give thousands")
+        raise ValueError(f"{count} different pictures are too few to hold a quarter of them out; give thousands")
     columns = [np.unique(c, return_inverse=True, return_counts=True)[1:] for c in seen.classes.T]
     classes = torch.from_numpy(np.stack([index for index, _ in columns], axis=1))  # (N, K), counted from 0
     sizes = [len(counts) for _, counts in columns]
     blocks = [torch.from_numpy(features(model.codes, seen.codes, names)).float() for names in rows.values()]
-    found = _accuracies(blocks, classes, sizes, held, kind, seeds, seed, steps)  # (S, B, K)
+    even = not isinstance(data, ArrayData)
+    found = _accuracies(blocks, classes, sizes, held, kind, seeds, seed, steps, even)  # (S, B, K)
     index, names = list(rows), list(seen.names)
     accuracy = pd.DataFrame(found.mean(0), index=index, columns=names)
     chance = [_chance(counts) for _, counts in columns]
@@ -126,6 +130,18 @@ def co_prediction(
     return CoPrediction(accuracy, pd.DataFrame(found.std(0), index=index, columns=names), settings)
 
 
+def _once(seen: Seen, data: Data) -> Seen:
+    """Each combination once, where pictures are drawn by a law; stored ones are different pictures already.
+
+    A law draws with replacement, so what is tested would be known by heart. Values between grid points count as the
+    nearest, as in `classes`: two pictures of one grid tuple may differ a little, but they have all answers in common.
+    """
+    if isinstance(data, ArrayData):
+        return seen
+    first = np.sort(np.unique(seen.classes, axis=0, return_index=True)[1])
+    return replace(seen, codes=seen.codes[torch.from_numpy(first)], classes=seen.classes[first])
+
+
 def _chance(counts: np.ndarray) -> tuple[float, str]:
     """(share, what it is) of the better of two guessers, given how often each value occurs."""
     even, most = 1 / len(counts), counts.max() / counts.sum()
@@ -134,12 +150,14 @@ def _chance(counts: np.ndarray) -> tuple[float, str]:
     return even, "1 / values"
 
 
-def _accuracies(blocks, classes: Tensor, sizes, held: int, kind: str, seeds: int, seed: int, steps: int) -> np.ndarray:
-    """Accuracies (S, B, K) on held-out rows, of features (N, d) per block and classes (N, K)."""
+def _accuracies(
+    blocks, classes: Tensor, sizes, held: int, kind: str, seeds: int, seed: int, steps: int, even: bool = False
+) -> np.ndarray:
+    """Accuracies (S, B, K) on held-out rows, of features (N, d) per block and classes (N, K); `even` as `_order`."""
     rng, threads = torch.Generator().manual_seed(seed), torch.get_num_threads()
     wide = max(block.shape[1] for block in blocks)
     x = torch.stack([F.pad(block, (0, wide - block.shape[1])) for block in blocks])  # (B, N, D)
-    order = torch.stack([torch.randperm(len(classes), generator=rng) for _ in range(seeds)])  # (S, N)
+    order = torch.stack([_order(classes, sizes, even, rng) for _ in range(seeds)])  # (S, N)
     test, train = order[:, :held], order[:, held:]
     x = torch.stack([_scaled(x, rows) for rows in train])  # (S, B, N, D)
     fans = torch.tensor([float(block.shape[1]) for block in blocks])
@@ -152,6 +170,21 @@ def _accuracies(blocks, classes: Tensor, sizes, held: int, kind: str, seeds: int
     finally:
         torch.set_num_threads(threads)
     return torch.stack(found).double().numpy()
+
+
+def _order(classes: Tensor, sizes, even: bool, rng: torch.Generator) -> Tensor:
+    """The rows of classes (N, K) in an order of which the first are held out: by lot, or `even` for each tuple once.
+
+    Of a small grid nothing is left but what was not learned from, so the value most often learned beside another one is
+    the one tested least, and clean codes would read below chance. So tuples are parted by the sum of their numbers,
+    shuffled, modulo 4: of those with any two given values about a quarter is held out. This takes a third attribute,
+    with four values at least.
+    """
+    order, parts = torch.randperm(len(classes), generator=rng), round(1 / TEST)
+    if even and len(sizes) > 2 and min(sizes) >= parts:
+        sums = sum(torch.randperm(size, generator=rng)[column] for size, column in zip(sizes, classes.T))
+        order = order[(sums[order] % parts).argsort(stable=True)]
+    return order
 
 
 def _scaled(x: Tensor, train: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
     code = [block 1 of provider 1, ..., block m of provider m]          picture = Dec(code)
 
 The target is a tuple of attributes that the training law holds out; each provider comes from the training law and
-shares exactly its own attribute with the target, so nothing but the right block can bring it. GZS-Net (Ge et al., ICLR
-2021) is measured in this way; any model does that has a block named after each attribute.
+shares exactly its own attribute with the target, so nothing but the right block can bring it. After the paper's measure
+(Ge et al., ICLR 2021); that the targets are held out is ours. Any model does that has a block named after each
+attribute.
 
 PSNR is in decibels for pictures in [0, 1], -10 log10 of the mean squared error of one picture, averaged over pictures:
 by Jensen's inequality at least the PSNR of the mean error. A picture with no error at all would be infinitely good, so
@@ -166,7 +167,7 @@ def zero_shot(
     new, known = (_measure(model, law, data, partners, n, names[place], rng) for law in (target, data))
     counts = [len(found.mses) for found in (new, known)]
     note = (
-        f"{counts[0]} targets that the training data '{data.name}' hold out and {counts[1]} that they have; each "
+        f"{counts[0]} draws of what the training data '{data.name}' hold out and {counts[1]} of what they have; each "
         "provider is from the training data and shares exactly its own attribute with the target"
     )
     lost = [(min(n, len(law)) if isinstance(law, ArrayData) else n) - c for law, c in zip((target, data), counts)]

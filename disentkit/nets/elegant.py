@@ -10,9 +10,9 @@ double the side. Pictures are in [-1, 1].
     "small"  ours: an encoder 32, 64, 128, 128 and its mirror image, a discriminator 32, 64, 128, 128. At 32 pixels
              both leave out the last layer, so that the code is 4x4x128
 
-All layers but the last normalise: at each place the vector of channels gets length 1, times a gain and plus an offset
-that all places and channels share. Skips are added: the encoder's map of a side joins the decoder's map of that side.
-Weights start as N(0, 0.02). The discriminator returns logits.
+All layers but the decoder's last and the FC normalise: at each place the vector of channels gets length 1, times a gain
+and plus an offset that all places and channels share. Skips are added: the encoder's map of a side joins the decoder's
+map of that side. Weights start as N(0, 0.02). The discriminator returns logits.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Augmentation: an oracle's synthesis is as good as true pictures, wrong names are not, and nothing leaks."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,9 @@ from metrics.block_oracles import APART, Laid
 
 from disentkit.data import combinations
 from disentkit.data.base import ArrayData
-from disentkit.data.groups import Partners
 from disentkit.metrics import augmentation
 from disentkit.metrics.augmentation import SIDE, TESTED, WAYS, _parted, _pictures, _small, worn
+from disentkit.metrics.synthesis import synthesise
 
 SPACE = toys.Dots.space
 DATA = toys.Dots().with_law(combinations.unbalanced(SPACE, "kind", "x", full=1, few=1))  # rings at x = 3 only
@@ -34,8 +36,8 @@ def test_an_oracle_is_as_good_as_the_truth(model):
     assert frame.loc["gzs", "unseen"] > frame.loc[["none", "classic"], "unseen"].max() + 0.5
     assert (frame[["unseen spread", "seen spread"]] == 0).all(axis=None)
     assert frame.attrs["settings"] == {
-        "attribute": "kind", "pictures": 200, "tested": TESTED, "steps": 40, "batch": 64, "seeds": 1, "seed": 0,
-        "pixels": (16, 16), "chance": 0.5,
+        "attribute": "kind", "pictures": 200, "shown": [200], "tested": TESTED, "steps": 40, "batch": 64,
+        "seeds": 1, "seed": 0, "pixels": (16, 16), "chance": 0.5,
     }  # fmt: skip
 
 
@@ -52,9 +54,15 @@ def test_seeds(model):
     assert b["seen spread"].to_numpy() == pytest.approx(np.abs(b["seen 0"] - b["seen 1"]) / 2)
 
 
-def test_no_way_meets_a_test_picture(model):
-    rng = torch.Generator().manual_seed(0)
-    parts = _pictures(model, DATA, combinations.unseen(DATA), Partners(DATA, reads=()), 100, 3, rng)
+def test_no_way_meets_a_test_picture(model, monkeypatch):
+    rng, given = torch.Generator().manual_seed(0), []
+
+    def noted(model, providers, *names):
+        given.append(providers.flatten(0, 1))
+        return synthesise(model, providers, *names)
+
+    monkeypatch.setattr(sys.modules["disentkit.metrics.augmentation"], "synthesise", noted)
+    parts = _pictures(model, DATA, combinations.unseen(DATA), 100, 3, rng)
     assert {kind: len(x) for kind, (x, _) in parts.items()} == {
         "real": 100, "true": 100, "gzs": 100, "seen": TESTED, "unseen": TESTED
     }  # fmt: skip
@@ -62,9 +70,22 @@ def test_no_way_meets_a_test_picture(model):
     held = {kind: DATA.law.rule(SPACE.from_grid(idx)) for kind, idx in tuples.items()}
     assert held["true"].all() and held["gzs"].all() and held["unseen"].all()
     assert not held["real"].any() and not held["seen"].any()
+    tuples["providers"] = model.sight.read(torch.cat(given))
     flat = {kind: set(SPACE.flat_of(idx).tolist()) for kind, idx in tuples.items()}
     assert not flat["real"] & flat["seen"] and not flat["true"] & flat["unseen"] and flat["gzs"] == flat["true"]
+    assert len(tuples["providers"]) == 4 * 100 and flat["providers"] <= flat["real"]
+    assert not flat["providers"] & (flat["seen"] | flat["unseen"])
+    assert len(flat["real"]) == 48 and len(flat["true"]) == 18  # all of their parts
     assert all((tuples[kind][:, 3] == classes).all() for kind, (_, classes) in parts.items())
+
+
+def test_targets_without_a_provider_are_not_shown(model):
+    parts = _pictures(model, DATA, combinations.unseen(DATA), 12, 0, torch.Generator().manual_seed(0))
+    (true, _), (made, classes) = parts["true"], parts["gzs"]
+    assert len(parts["real"][0]) == 12 and 0 < len(true) == len(made) == len(classes) < 12
+    assert torch.equal(true, made)
+    with pytest.raises(ValueError, match="finds a provider for every attribute among 1 real pictures: give more, n"):
+        augmentation(model, DATA, **SMALL | {"n": 1})
 
 
 def test_parted():
@@ -72,6 +93,10 @@ def test_parted():
     train, test = _parted(DATA, 1 / 5, 3000, rng)
     flat = [SPACE.flat_of(SPACE.to_grid(part)).unique() for part in (train, test)]
     assert [len(part) for part in flat] == [48, 12] and not torch.isin(*flat).any()
+    for part, least in ((train, 62), (test, 83)):  # 3000 over 48, and TESTED over 12
+        counts = part.unique(dim=0, return_counts=True)[1]
+        assert counts.min() == least and counts.max() - least <= 1
+    assert len(_parted(DATA, 1 / 5, 40, rng)[0].unique(dim=0)) == 40  # none twice before all were there
     one = toys.Dots().with_law(combinations.HeldOut(DATA.law.law, lambda v: SPACE.flat_of(SPACE.to_grid(v)) > 0))
     with pytest.raises(ValueError, match="a single combination cannot be parted"):
         _parted(one, 1 / 2, 5, rng)
