@@ -92,6 +92,9 @@ def co_prediction(
     than the luck of the draw. Codes are scaled by mean and spread of the training split; a map block is its mean over
     positions. Attributes with a single value are left out. The global generator is left alone.
 
+    Of a grid that is seen nearly whole, combinations are held out evenly (`_order`); where that cannot be, with fewer
+    than three attributes or fewer than four values of one, clean codes read somewhat below chance.
+
     Attributes that hang together in the law of `data` (creatures seen in two poses only) are read from each other's
     blocks, however clean these are: take data in which they are independent, those with nothing held out.
 
