@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from disentkit import __version__, commands
@@ -221,6 +222,11 @@ def _sweep_arguments(sweep: Parser) -> None:
     add("--path", metavar="FOLDER", help="your pictures, for --data folder, celeba, chairs, faces, lpc or sprites")
 
 
+def _tell(message, *where, **more) -> None:
+    """A warning as one line, without the place in the kit's code."""
+    print(f"disentkit: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     top = parser()
@@ -230,7 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.used.error(f"unknown argument: {' '.join(further)}")
     try:
         args.further = further
-        return args.do(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell
+            return args.do(args)
     except UserError as error:
         print(f"disentkit: {error}", file=sys.stderr)
         return 2

@@ -307,6 +307,16 @@ def _changes(pairs: list[str], settings) -> dict:
     return changes
 
 
+def _number(text: str, kinds: list[str]) -> int | float | str:
+    """A number, or the text itself where the option may be a text as well."""
+    try:
+        return count(text) if "int" in kinds else number(text)
+    except argparse.ArgumentTypeError:
+        if "str" in kinds:
+            return text
+        raise
+
+
 def _data_options(pairs: list[str], parameters) -> dict:
     """{"size": 32, "color": False} from ["size=32", "color=false"], each of a type that the loader's parameter has."""
     options = {}
@@ -321,7 +331,7 @@ def _data_options(pairs: list[str], parameters) -> dict:
             elif "bool" in kinds:
                 options[name] = {"true": True, "false": False}[text.lower()]
             elif "int" in kinds or "float" in kinds:
-                options[name] = count(text) if "int" in kinds else number(text)
+                options[name] = _number(text, kinds)
             elif "str" in kinds:
                 options[name] = text
             else:

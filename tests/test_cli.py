@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -401,3 +402,20 @@ def test_lab_without_a_checkout_says_so(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "no")
     code, _, err = call(capsys, "lab")
     assert code == 2 and "clone the repository" in err and err.count("\n") == 1
+
+
+def test_a_default_in_words_can_be_given(tmp_path):
+    argv = ["data", "export", "creatures", "--out", str(tmp_path), "--images", "2", "--size", "32"]
+    assert cli.main([*argv, "--set", "held_out=unbalanced"]) == 0
+
+
+def test_warnings_are_one_line(tmp_path, capfd, monkeypatch):
+    def warned(args):
+        warnings.warn("left out 2 of 3 faces", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(commands, "doctor", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.main(["doctor"]) == 0
+    assert capfd.readouterr().err == "disentkit: left out 2 of 3 faces\n"

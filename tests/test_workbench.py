@@ -435,3 +435,10 @@ def _spec(data: str, size: int):
     coloured = ("folder", "shapes3d", "celeba", "chairs", "characters", "lpc", "sprites", "fonts", "fonts_folder",
                 "creatures", "ilab", "rafd")  # fmt: skip
     return Spec((3 if data in coloured else 1, size, size), toys.Dots.space)
+
+
+@pytest.mark.parametrize("method, other", [("gzsnet", "aeds"), ("aeds", "gzsnet"), ("stargan", "elegant")])
+def test_settings_of_another_method(method, other):
+    settings = methods.settings_for(other, "folder", "smoke")
+    with pytest.raises(UserError, match="settings= takes the Settings of the method's file, not Settings"):
+        workbench.train(method, data=toys.Dots(), settings=settings, size=16, say=toys.quiet)

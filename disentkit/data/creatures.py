@@ -335,7 +335,9 @@ def _shade(name: str, degrees: float, size: int) -> Tensor:
 # ---- loading
 
 
-def load(size: int = 64, split: str = "train", expression: bool = False, held_out: str | float = "unbalanced"):
+def load(
+    size: int = 64, split: str = "train", expression: bool = False, held_out: str | float = "unbalanced"
+) -> Creatures:
     """The renderer; by default without the combinations that are held out for a test.
 
     split       "train" draws what is not held out, "test" only what is, "all" both
@@ -346,18 +348,21 @@ def load(size: int = 64, split: str = "train", expression: bool = False, held_ou
     second five show their faces in training and never their backs, which a model can only guess from the build of the
     first five: the truth has a tail or a plate there that nothing has told of.
 
-    Raises UserError for another size, split or text, and ValueError for a share that leaves nothing.
+    Raises UserError for another size, split or text, and for a share that leaves nothing.
     """
     _known_size(size)
-    one_of("part of creatures: split =", split, combinations.PARTS)
+    one_of("split of creatures", split, combinations.PARTS)
+    if not isinstance(expression, bool):
+        raise UserError(f"expression is true or false, not {expression!r}")
     space = SPACE_WITH_EXPRESSION if expression else SPACE
     if held_out == "unbalanced":
-        law = combinations.unbalanced(space, "identity", "pose", FULL, FEW, split)
-    elif isinstance(held_out, (int, float)):
-        law = combinations.held_out(space, held_out, split)
-    else:
+        return Creatures(size, combinations.unbalanced(space, "identity", "pose", FULL, FEW, split), expression)
+    if isinstance(held_out, bool) or not isinstance(held_out, (int, float)):
         raise UserError(f"creatures: held_out is 'unbalanced' or a share such as 0.2, not {held_out!r}")
-    return Creatures(size, law, expression)
+    try:
+        return Creatures(size, combinations.held_out(space, held_out, split), expression)
+    except ValueError as error:
+        raise UserError(f"creatures with held_out={held_out!r}: {error}") from None
 
 
 def _known_size(size: int) -> int:

@@ -138,7 +138,9 @@ def faces_in(folder: str | Path, known: tuple[Face, ...] = ()) -> tuple[Face, ..
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; `faces` names a folder ({' '.join(ENDINGS)})")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    files = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file()
+    )
     if not files:
         raise UserError(f"{folder} holds no face: no file ends in {' or '.join(ENDINGS)}")
 

@@ -101,11 +101,16 @@ def attribute_block(factor) -> Block:
 
 
 def attributes_of(spec, method: str):
-    """The data's factors; raises UserError where there are none, or where one has the name of the picture's block."""
+    """The data's factors; raises UserError where there are none, where one has a single value, and where one has the
+    name of the picture's block."""
     if spec.space is None or not len(spec.space):
         raise UserError(f"{method} learns from labels, and these data have no factors")
     if "picture" in spec.space.names:
         raise UserError(f"{method} calls a block of its code 'picture': give the factor of that name another one")
+    for factor in spec.space:
+        if len(factor) < 2:
+            why = "no label can be changed: drop it from the data, or add pictures"
+            raise UserError(f"attribute '{factor.name}' has one value only, so {why}")
     return spec.space
 
 

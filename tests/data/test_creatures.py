@@ -353,11 +353,11 @@ def test_bad_input():
         for make in (Creatures, lambda size: data.load("creatures", size=size)):
             with pytest.raises(UserError, match=f"creatures come in 32, 64, 128 pixels, not {size!r}"):
                 make(size)
-    with pytest.raises(UserError, match="unknown part of creatures: split = 'valid'.*train, test, all"):
+    with pytest.raises(UserError, match="unknown split of creatures 'valid'.*train, test, all"):
         data.load("creatures", split="valid")
     with pytest.raises(UserError, match="held_out is 'unbalanced' or a share such as 0.2, not 'half'"):
         data.load("creatures", held_out="half")
-    with pytest.raises(ValueError, match="share must lie in 0 ... 1"):
+    with pytest.raises(UserError, match="share must lie in 0 ... 1"):
         data.load("creatures", held_out=1.5)
     for draw in (Creatures(32).render, Creatures(32).cast, Creatures(32).mask, Creatures(32).shade):
         with pytest.raises(ValueError, match=r"factors must be \(n, 3\) for identity, pose, background, not \(2, 4\)"):
@@ -378,3 +378,15 @@ def test_large_pictures():
     values = drawn(4)
     assert (renderer.render(values) - renderer.cast(values)).abs().max() <= 0.5 * LEVEL + 1e-5
     assert (F.avg_pool2d(renderer.cast(values), 2) - Creatures(64).cast(values)).abs().mean() < 4 * LEVEL
+
+
+@pytest.mark.parametrize("share", [1, 1.0, -0.1, float("nan"), 0.99])
+def test_creatures_speak_of_settings_as_fonts_do(share):
+    with pytest.raises(UserError, match="creatures with held_out="):
+        data.load("creatures", size=32, held_out=share)
+
+
+@pytest.mark.parametrize("expression", ["no", "false", 0, 2, None])
+def test_expression_is_true_or_false(expression):
+    with pytest.raises(UserError, match="expression is true or false"):
+        data.load("creatures", size=32, expression=expression)

@@ -1,5 +1,6 @@
 """Glyph masks: every one is its own, none is cut off; and which faces of a user's folder are taken."""
 
+import os
 import shutil
 import warnings
 from importlib.metadata import distribution
@@ -170,3 +171,10 @@ def test_every_pinned_face_has_its_licence_beside_it():
     assert len(set(glyphs.PINNED.values())) == 21
     (licence,) = (f for f in distribution("matplotlib").files if f.name == "LICENSE" and "dist-info" in str(f))
     assert "BaKoMa Fonts Licence" in licence.read_text()
+
+
+def test_what_is_no_file_is_no_face(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ttf")
+    (tmp_path / "folder.ttf").mkdir()
+    with pytest.raises(UserError, match="holds no face"):
+        glyphs.faces_in(tmp_path)

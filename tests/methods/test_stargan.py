@@ -15,7 +15,7 @@ from disentkit.data.factors import Factor, FactorSpace, category
 from disentkit.errors import UserError
 from disentkit.machine import seeded
 from disentkit.methods import stargan
-from disentkit.methods.stargan import Settings, StarGAN
+from disentkit.methods.stargan import Settings, StarGAN, attributes_of
 
 SPACE = Squares.space
 
@@ -242,3 +242,10 @@ def test_presets_of_the_paper():
 def test_a_real_factor_with_a_unit_keeps_it():
     block = stargan.attribute_block(Factor("angle", "cyclic", (0.0, 90.0, 180.5), unit="deg"))
     assert block.labels == ("0", "90", "180.5") and block.unit == "deg" and block.kind == "onehot"
+
+
+@pytest.mark.parametrize("method", ["StarGAN", "ELEGANT"])
+def test_an_attribute_of_one_value_is_refused(method):
+    space = FactorSpace([category("kind", "a", "b"), category("size", "all")])
+    with pytest.raises(UserError, match="attribute 'size' has one value only"):
+        attributes_of(Spec((3, 16, 16), space), method)
