@@ -13,7 +13,6 @@ import datetime
 import gc
 import re
 import shutil
-import sys
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -372,8 +371,7 @@ def settings_of(method: str, data: str | Data, preset: str, settings=None, chang
         name = _name_of(data)
         own = not isinstance(data, str) and (preset, name) not in learner_class(method).PRESETS
         settings = settings_for(method, "folder" if own else name, preset)
-    file = sys.modules[learner_class(method).__module__]
-    if not dataclasses.is_dataclass(settings) or not isinstance(settings, getattr(file, "Settings", object)):
+    if not isinstance(settings, settings_class(method)):
         raise UserError(f"settings= takes the Settings of the method's file, not {settings!r}")
     known = [f.name for f in dataclasses.fields(settings)]
     for key in changes:

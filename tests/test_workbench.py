@@ -359,6 +359,8 @@ def test_the_learner_is_freed():
     made = []
 
     class Watched(toys.TwoDraws):
+        __module__ = toys.__name__  # where its Settings stand
+
         def __init__(self, *args):
             super().__init__(*args)
             made.extend([weakref.ref(self), weakref.ref(self.D)])
