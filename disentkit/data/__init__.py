@@ -120,6 +120,16 @@ _SETS = {
         "download": "none",
         "note": "toys on a turntable, whose ground turns with them; expression=true adds 5 faces, held_out=0.2 a share",
     },
+    "scenes": {
+        "load": "disentkit.data.scenes:load",
+        "fetch": "",
+        "factors": "shape 4, x 11, y 11, scale 11, hue 24, background 4, horizon 9, light 10, grain 32",
+        "images": "1,471,979,520",
+        "size": "64x64 colour, also 32 and 128",
+        "licence": "the kit's own",
+        "download": "none",
+        "note": "an object before sky and ground, for directions; rho=0.7 ties the horizon to the object's height",
+    },
     "fonts": {
         "load": "disentkit.data.fonts:load",
         "fetch": "",
@@ -187,6 +197,7 @@ _WRAPPERS = {
     "group": "disentkit.data.groups:Groups",
     "edges": "disentkit.data.groups:Groups",
     "strangers": "disentkit.data.groups:Groups",
+    "mask": "disentkit.data.masked:Masked",
 }
 
 

@@ -25,6 +25,8 @@ METHODS = {
     "infowgan": ("disentkit.methods.infowgan_gp", "InfoWGAN"),
     "stargan": ("disentkit.methods.stargan", "StarGAN"),
     "elegant": ("disentkit.methods.elegant", "ELEGANT"),
+    "biggan": ("disentkit.methods.biggan", "BigGAN"),
+    "directions": ("disentkit.methods.directions", "Directions"),
 }
 
 

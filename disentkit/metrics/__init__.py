@@ -5,13 +5,17 @@ from disentkit.metrics.block_probes import block_probes
 from disentkit.metrics.coprediction import CoPrediction, co_prediction
 from disentkit.metrics.dci import dci
 from disentkit.metrics.factorvae import factorvae_score
+from disentkit.metrics.instruments import ExactMask, Saliency, Segmented, Threshold, agreement
+from disentkit.metrics.instruments import error as instrument_error
 from disentkit.metrics.irs import irs
 from disentkit.metrics.likelihood import log_likelihood
 from disentkit.metrics.mig import mig
 from disentkit.metrics.modularity import explicitness, modularity
+from disentkit.metrics.reach import Reach, reach
 from disentkit.metrics.retrieval import retrieval
 from disentkit.metrics.sap import sap
 from disentkit.metrics.sensitivity import sensitivity
+from disentkit.metrics.steering import Steering, leakage, steer
 from disentkit.metrics.swaps import Swaps, accuracy_ceilings, name_blocks, round_trip, swap_matrix
 from disentkit.metrics.synthesis import Measured, Synthesis, synthesise, zero_shot
 from disentkit.metrics.tc import (
@@ -25,8 +29,10 @@ from disentkit.metrics.tc import (
 from disentkit.metrics.udr import udr
 
 __all__ = [
-    "CoPrediction", "Measured", "Swaps", "Synthesis", "accuracy_ceilings", "aggregate_codes", "augmentation",
-    "betavae_score", "block_probes", "co_prediction", "dci", "discriminator_tc", "explicitness", "factorvae_score",
-    "gaussian_tc", "irs", "kl_split", "log_likelihood", "mig", "modularity", "name_blocks", "retrieval", "round_trip",
-    "sap", "sensitivity", "swap_matrix", "synthesise", "tc_by_batch", "total_correlation", "udr", "zero_shot",
+    "CoPrediction", "ExactMask", "Measured", "Reach", "Saliency", "Segmented", "Steering", "Swaps", "Synthesis",
+    "Threshold", "accuracy_ceilings", "aggregate_codes", "agreement", "augmentation", "betavae_score", "block_probes",
+    "co_prediction", "dci", "discriminator_tc", "explicitness", "factorvae_score", "gaussian_tc", "instrument_error",
+    "irs", "kl_split", "leakage", "log_likelihood", "mig", "modularity", "name_blocks", "reach", "retrieval",
+    "round_trip", "sap", "sensitivity", "steer", "swap_matrix", "synthesise", "tc_by_batch", "total_correlation", "udr",
+    "zero_shot",
 ]

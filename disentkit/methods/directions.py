@@ -1,0 +1,386 @@
+"""Continuous directions: Plumerault, Le Borgne, Hudelot 2020, "Controlling generative models with continuous factors of
+variations", ICLR 2020, arXiv 2001.10238. Nothing is labelled; a transformation of images says what the factor is.
+
+    1  z_0 from the prior, I_0 = G(z_0)
+    2  targets T_t(I_0): the picture shifted, enlarged, brightened by t = t_1 ... t_N, to either side of 0
+    3  z_n = argmin_z L(G(z), T_{t_n}(I_0)), |z| <= sqrt(d), begun at z_{n-1}; every target comes from I_0 itself
+       L(I, J) = |(I - J) * k_sigma|^2 where the target is defined: a Gaussian takes away the high frequencies, whose
+       phases no z can choose
+    4  the worst tenth of the (z_0, z_n, t_n) is dropped
+    5  t_n = g(<z_n, u>) - g(<z_0, u>), |u| = 1, g increasing and piecewise linear, is fitted to the rest
+    6  an edit changes <z, u> and nothing else: `methods/steered.py`
+
+(Steps 1 to 3: section 2.1, algorithm 1. Steps 4 and 5, section 2.2, stand in `factor_model.py`.) All trajectories, both
+sides and all factors are optimised as one batch: the loss is a sum over trajectories, so none feels the others.
+
+From the released code (AntoinePlumerault/Controlling-generative-models-with-continuous-factors-of-variations): Adam
+with step 0.01, begun afresh at every target, the projection after every update, 50 updates per target, five targets to
+either side, the class held, the rejected tenth, sigma = 3 pixels at 128. Ours: Adam has one second moment for each
+trajectory (`row_adam.py` says why; `moment="coordinate"` is ordinary Adam); u is the mean of t (z_n - z_0), where the
+released code fits a vector v, u = v / |v|, together with g (`how="joint"`); the tenth is taken for each t, for errors
+grow with |t| and pooling would drop the far ones alone; a pair is kept as it was evaluated, and not one update later;
+the mask is applied before and after the blur; reach, sizes and presets, but that `paper` reaches +-0.5.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from disentkit.errors import UserError, one_of
+from disentkit.methods.factor_model import Trajectories, explained, fit_direction
+from disentkit.methods.reconstruction import LOSSES
+from disentkit.methods.row_adam import RowAdam
+from disentkit.methods.steered import (
+    Direction,
+    Steered,
+    draw,
+    load_direction,
+    make_direction,
+    pictures,
+    save_direction,
+    steerable,
+    still,
+)
+from disentkit.methods.transforms import Transform, check, snap, transform
+from disentkit.models import Learner, adam, device_of
+
+__all__ = [
+    "Direction", "Directions", "Learned", "Settings", "Steered", "Trajectories", "explained", "fit_direction", "learn",
+    "load_direction", "make_direction", "save_direction",
+]  # fmt: skip
+
+CHOICES = {
+    "start": ("recursive", "direct"),
+    "norm": ("ball", "free"),
+    "loss": tuple(LOSSES),
+    "moment": ("trajectory", "coordinate"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`levels` targets to either side of 0, the farthest at `reach` times the transformation's own reach.
+
+    transforms  names from `methods/transforms.py`, with commas between
+    sigma       of the Gaussian, as a fraction of the picture's width; 0 is the squared error
+    start       "recursive", each target from the solution of the one before, or "direct", each from z_0
+    norm        "ball", |z| <= sqrt(d), or "free"
+    loss        "filtered" (step 3) or "ssim"
+    moment      Adam's second moment: one for each "trajectory", or one for each "coordinate" as in the paper's code
+    label       the class of all z_0, counted from 1; 0 draws classes from the prior
+    keep        share of trajectories kept at each t; pieces of g
+    batch       trajectories for each factor and side
+    steps       updates in all, the same number for each level
+    size        the pictures' side in pixels
+    """
+
+    transforms: str = "x,y,zoom,brightness"
+    reach: float = 1.0
+    levels: int = 5
+    sigma: float = 3 / 128
+    start: str = "recursive"
+    norm: str = "ball"
+    loss: str = "filtered"
+    moment: str = "trajectory"
+    label: int = field(default=0, metadata={"least": 0})
+    keep: float = 0.9
+    pieces: int = 25
+    lr: float = 0.01
+    batch: int = 50
+    steps: int = 250
+    size: int = 64
+
+
+SMOKE = {"levels": 2, "batch": 10, "steps": 20, "size": 32}
+SETS = ("scenes", "dsprites", "shapes3d", "characters", "creatures", "fonts", "folder")
+
+
+# ---- the model: a generator with the directions that its trajectories give
+
+
+class Learned(Steered):
+    """A generator with directions fitted to trajectories, which are kept: its weights are they and nothing else.
+
+    z0 (n, D), paths (levels, R, D) and errors (levels, R): a row for each of F factors, two sides of 0, n trajectories.
+    """
+
+    def __init__(self, model, transforms: list[Transform], s: Settings, z0: Tensor):
+        super().__init__(model)
+        self.transforms, self.settings = transforms, s
+        rows = 2 * len(transforms)
+        self.register_buffer("z0", z0)
+        self.register_buffer("paths", z0.repeat(rows, 1).repeat(s.levels, 1, 1))
+        self.register_buffer("errors", torch.full((s.levels, rows * len(z0)), torch.inf))
+        self._fitted: dict[str, Direction] | None = None
+
+    def targets_t(self) -> Tensor:
+        """The t of every target, (levels, F, 2), negative side first, as the transformation really does it."""
+        s, side = self.settings, self.image_shape[-1]
+        shares = [level / s.levels * s.reach for level in range(1, s.levels + 1)]
+        far = [
+            [[snap(e, sign * share * e.reach, side) for sign in (-1, 1)] for e in self.transforms] for share in shares
+        ]
+        return torch.tensor(far, dtype=torch.float32)
+
+    @property
+    def trajectories(self) -> dict[str, Trajectories]:
+        """The trajectories of each factor, on the CPU."""
+        sides, found = (len(self.paths), len(self.transforms), 2, len(self.z0)), {}
+        every = self.targets_t(), self.paths.cpu().unflatten(1, sides[1:]), self.errors.cpu().reshape(sides)
+        for f, each in enumerate(self.transforms):
+            t, z, errors = (torch.cat([values[:, f, 0].flip(0), values[:, f, 1]]) for values in every)  # ascending in t
+            found[each.name] = Trajectories(each.name, each.unit, self.z0.cpu(), z, t, errors)
+        return found
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """The directions by name, fitted when they are first asked for."""
+        if self._fitted is None:
+            s = self.settings
+            self._fitted = {
+                name: fit_direction(found, pieces=s.pieces, keep=s.keep) for name, found in self.trajectories.items()
+            }
+        return self._fitted
+
+    def refit(self, **how) -> Steered:
+        """The same generator with directions fitted anew to the same trajectories; options as in `fit_direction`."""
+        defaults = {"pieces": self.settings.pieces, "keep": self.settings.keep}
+        return Steered(self.base, [fit_direction(f, **(defaults | how)) for f in self.trajectories.values()])
+
+    def forget(self) -> None:
+        """Fit anew at the next question: the trajectories have changed."""
+        self._fitted = None
+
+    def load_state_dict(self, *args, **options):
+        self.forget()
+        return super().load_state_dict(*args, **options)
+
+
+# ---- steps 1 to 3
+
+
+class Directions(Learner):
+    """One update of all trajectories a step. base: the run whose generator is inverted, or anything with `model`.
+
+    transforms  of your own, in place of those that the settings name
+    loss        (x, target, mask) -> (n,) in place of that of the settings
+    z0          codes (batch, D) to begin at, in place of draws from the prior
+    """
+
+    reads = ()
+    draws = 0  # no pictures are needed: the targets are made of the generator's own
+
+    def __init__(
+        self, settings: Settings, spec, base=None, transforms: Iterable[str | Transform] | None = None, loss=None,
+        z0: Tensor | None = None,
+    ):  # fmt: skip
+        super().__init__(settings, spec, base)
+        if base is None:
+            raise UserError("directions belong to a trained generator: give base=RUN, a run's name or folder")
+        s, model = settings, base.model
+        model = model.base if isinstance(model, Steered) else model  # directions are found in what they steer
+        for name, known in CHOICES.items():
+            one_of(name, getattr(s, name), known)
+        if not 0 < s.keep <= 1 or s.sigma < 0 or s.reach <= 0:
+            asked = "keep must lie in 0 ... 1, sigma be 0 or more, reach above 0"
+            raise UserError(f"{asked}; not {s.keep}, {s.sigma}, {s.reach}")
+        if s.steps < s.levels:
+            raise UserError(f"{s.levels} levels need {s.levels} steps at least, not {s.steps}")
+        names = [name.strip() for name in s.transforms.split(",")] if transforms is None else transforms
+        asked = [each if isinstance(each, Transform) else transform(each) for each in names]
+        if len({each.name for each in asked}) < len(asked):
+            raise UserError(f"every factor once: two are called alike in {', '.join(e.name for e in asked)}")
+        self.error = loss or LOSSES[s.loss](s.sigma * model.image_shape[-1])
+        if spec is not None and tuple(spec.image_shape) != tuple(model.image_shape):
+            raise UserError(f"the data are {tuple(spec.image_shape)}, the base run makes {tuple(model.image_shape)}")
+        rng = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        z0 = draw(model, s.batch, rng) if z0 is None else model.codes.check(z0).detach().cpu()
+        moves = steerable(model.codes)
+        if not moves.any():
+            raise UserError(f"no block of {type(model).__name__} can move: {model.codes}")
+        if s.label:
+            z0 = _labelled(model.codes, z0, s.label)
+        few = int(moves.sum())
+        if s.batch < few:
+            warnings.warn(
+                f"{s.batch} trajectories for {few} latent dimensions: noise off the direction averages out slowly; "
+                f"batch={few} or more is safer", stacklevel=2,
+            )  # fmt: skip
+        self.limits(model.codes)
+        self.register_buffer("moves", moves, persistent=False)
+        z0 = self.project(z0)
+        self.found = Learned(model, asked, s, z0)
+        self.z = nn.Parameter(z0.repeat(2 * len(asked), 1))  # (R, D), R = factors x sides x trajectories
+        self.register_buffer("x0", pictures(model, z0), persistent=False)  # (n, C, H, W)
+        self._check_targets()
+        self._targets: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def model(self) -> Learned:
+        return self.found
+
+    def optimizers(self):
+        kind = RowAdam if self.settings.moment == "trajectory" else adam
+        return {"z": kind([self.z], self.settings.lr)}
+
+    def limits(self, codes) -> None:
+        """The ball of all gaussian positions, and the range (D,) of uniform ones."""
+        low, high = torch.full((2, codes.size), torch.inf).mul(torch.tensor([[-1.0], [1.0]]))
+        gaussian = torch.zeros(codes.size)
+        for block in codes:
+            if block.kind == "uniform":
+                low[list(block.at)], high[list(block.at)] = block.low, block.high
+            if block.kind == "gaussian" and not isinstance(block, Direction):
+                gaussian[list(block.at)] = 1.0
+        for name, value in {"low": low, "high": high, "gaussian": gaussian}.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def project(self, z: Tensor) -> Tensor:
+        """Codes (R, D) with |z| <= sqrt(d) over the d gaussian positions, and uniform ones in their range."""
+        if self.settings.norm == "ball":
+            length = (z * self.gaussian).norm(dim=1, keepdim=True)
+            shrink = (self.gaussian.sum().sqrt() / length.clamp(min=1e-12)).clamp(max=1)
+            z = torch.where(self.gaussian > 0, z * shrink, z)
+        return z.clamp(self.low, self.high)
+
+    def step(self, opt):
+        level, first = self.level()
+        self.begin(opt["z"], first)
+        target, mask = (every.index_select(0, level)[0] for every in self.targets())
+        before = self.z.detach().clone()
+        errors = self.error(self.found.decode(self.z), target, mask)  # (R,)
+        opt["z"].zero_grad()
+        errors.sum().backward()
+        errors = errors.detach()
+        whole = errors.isfinite()
+        self.record(level, before, errors.where(whole, torch.inf))
+        self.z.grad.copy_(torch.where(self.moves & whole[:, None] & self.z.grad.isfinite(), self.z.grad, 0.0))
+        opt["z"].step()
+        with torch.no_grad():
+            self.z.copy_(torch.where(whole[:, None], self.project(self.z), before))
+        count = whole.sum()
+        return {"error": errors.where(whole, 0.0).sum() / count, "broken": len(errors) - count.float()}
+
+    def level(self) -> tuple[Tensor, Tensor]:
+        """Which target is due, (1,), and whether this step is the first at it."""
+        s = self.settings
+        now, before = (((self.t + k) * s.levels / s.steps + 1e-4).floor() for k in (0, -1))
+        return now.long().clamp(0, s.levels - 1).reshape(1), now != before
+
+    def begin(self, opt: torch.optim.Optimizer, first: Tensor) -> None:
+        """At the first step of a target Adam forgets; with start="direct" the codes go back to z_0."""
+        for state in opt.state.values():
+            for value in state.values():
+                value.mul_(~first)
+        if self.settings.start == "direct":
+            with torch.no_grad():
+                again = self.found.z0.repeat(len(self.z) // len(self.found.z0), 1)
+                self.z.copy_(torch.where(first, again, self.z))
+
+    def record(self, level: Tensor, z: Tensor, errors: Tensor) -> None:
+        """Keep codes (R, D) with their errors (R,): the last pair evaluated at a target stays."""
+        for kept, value in ((self.found.paths, z), (self.found.errors, errors)):
+            kept.index_copy_(0, level, value[None])
+        self.found.forget()
+
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """All targets (levels, R, C, H, W) and where they are defined (levels, R, 1, H, W), made once."""
+        if self._targets is None:
+            every = self.found.targets_t()
+            levels = [self._targets_at(t) for t in every]
+            self._targets = tuple(torch.stack(part) for part in zip(*levels))
+        return self._targets
+
+    def _targets_at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        made = []
+        for each, sides in zip(self.found.transforms, t):  # (2,)
+            for value in sides.tolist():
+                made.append(each(self.x0, torch.full((len(self.x0),), value, device=self.x0.device)))
+        return tuple(torch.cat(part) for part in zip(*made))
+
+    def _check_targets(self) -> None:
+        """Try the farthest targets of one picture; raises UserError where nothing of one is defined."""
+        whole = self.x0[self.x0.flatten(1).isfinite().all(1)][:1].cpu()
+        for each, sides in zip(self.found.transforms, self.found.targets_t()[-1]):
+            for value in sides:
+                try:
+                    check(each, whole, value.reshape(1))
+                except ValueError as error:
+                    raise UserError(str(error)) from None
+
+    def preview(self, batch):
+        """Starts, the farthest targets of one factor and side, and where they have been followed to."""
+        n, first = min(len(batch["x"]), len(self.x0)), len(self.x0)  # of the first factor, the positive side
+        here = slice(first, first + n)
+        far, found = self.targets()[0][-1, here], self.found.decode(self.found.paths[-1, here])
+        return {"G(z0)": self.x0[:n], f"target of {self.found.transforms[0].name}": far, "found": found}
+
+    PRESETS = {
+        **{("paper", data): Settings(reach=2.0, moment="coordinate") for data in SETS},
+        **{("course", data): Settings(batch=100) for data in SETS},
+        **{("quick", data): Settings(batch=64, size=32) for data in SETS},
+        **{("smoke", data): Settings(**SMOKE) for data in SETS},
+    }
+
+
+def _labelled(codes, z0: Tensor, label: int) -> Tensor:
+    """z0 with every code in the given class, counted from 1."""
+    block = next((block for block in codes if block.kind == "onehot"), None)
+    if block is None or label > block.size:
+        has = "no classes" if block is None else f"{block.size} classes"
+        raise UserError(f"label={label}, but the generator has {has}; 0 draws them from the prior")
+    return block.write(z0, torch.eye(block.size)[label - 1])
+
+
+@dataclass
+class _Base:
+    """What a learner asks of a base run: its model."""
+
+    model: object
+
+
+def learn(
+    model, transforms: str | Transform | Iterable[str | Transform] = ("x", "y", "zoom", "brightness"), *, seed: int = 0,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None, z0: Tensor | None = None, bar: bool = True,
+    **settings,
+) -> Learned:  # fmt: skip
+    """Directions of any model with `codes`, `image_shape` and `decode`; what `Directions` does, without a run.
+
+    transforms  names, or transformations of your own
+    loss        (x, target, mask) -> (n,), one error per picture, in place of the filtered one
+    z0          codes (n, D) to begin at; left out, `batch` draws from the prior
+    bar         show the progress line
+    settings    those of `Settings`
+
+    Raises UserError for settings and models that cannot be. Warns where there are fewer trajectories than latent
+    dimensions, and where the generator gave NaN: those trajectories are left out, the others are kept.
+    """
+    wanted = [transforms] if isinstance(transforms, str | Transform) else list(transforms)
+    known = [f.name for f in fields(Settings)]
+    for name in settings:
+        one_of("setting of directions", name, known)
+    settings = {"size": model.image_shape[-1]} | ({} if z0 is None else {"batch": len(z0)}) | settings
+    s = Settings(**settings)
+    rng_state = torch.random.get_rng_state()
+    try:
+        torch.random.default_generator.manual_seed(seed)
+        learner = Directions(s, None, _Base(model), wanted, loss, z0).to(device_of(model))
+    finally:
+        torch.random.set_rng_state(rng_state)
+    opt = learner.optimizers()
+    with still(model), torch.enable_grad():
+        for t in tqdm(range(s.steps), unit="step", mininterval=1.0, dynamic_ncols=True, disable=not bar):
+            learner.t.fill_(t)
+            learner.step(opt)
+    found = learner.model
+    broken = int((~found.errors[-1].isfinite()).sum())
+    if broken:
+        of = found.errors[-1].numel()
+        warnings.warn(f"the generator gave NaN on {broken} of {of} trajectories; they are left out", stacklevel=2)
+    return found
