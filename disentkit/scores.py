@@ -8,6 +8,7 @@ Three kinds of blocks, three kinds of measures; a model that has the first two k
                  `more` retrieval
     attributes   where a block is named after each factor, as a method does that learned from labels: co-prediction, and
                  zero-shot synthesis where the data hold combinations out. No judge is needed: the true picture is known
+    directions   of a generator: what is asked for against what an instrument measures, and what else moves
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def measure(model, data, *, more: bool = False, history: pd.DataFrame | None = N
     """
     if data.space is None:
         raise UserError(f"data set '{data.name}' has no factors, so there is nothing to score")
+    if getattr(model, "directions", None):
+        return measure_directions(model, data)
+    if not models.can_encode(model):
+        raise UserError("no code can be read from a picture here, so nothing is scored: train directions on this run")
     if by_attribute(model, data):
         return measure_attributes(model, data)
     found, has_wide = {}, bool(wide(model.codes))
@@ -112,6 +117,38 @@ def measure_attributes(model, data) -> dict:
     more = {"best_provider": made.best_provider, "seen": _digits(made.seen.psnr)}
     copies = {name: _digits(value) for name, value in made.copies.items()}
     return found | {"zero_shot": {**numbers, **more, "copies": copies, "settings": made.settings, "note": made.note}}
+
+
+def measure_directions(model, data) -> dict:
+    """How well each direction steers, as plain numbers, rounded to four digits.
+
+    directions  {name: {"spearman", "slope", "r2", "std"}} of measured on requested values, for 200 codes and what the
+                prior makes likely; {} for a factor that the instrument does not measure
+    leakage     {name: {measured factor: standard deviation along the path over that of samples}}
+    instrument  its name
+    """
+    instrument, found = instrument_of(data), {}
+    for name in model.directions:
+        steered = metrics.steer(model, name, instrument) if name in instrument.names else None
+        numbers = ("spearman", "slope", "r2")
+        found[name] = {n: _digits(getattr(steered, n)()) for n in numbers} if steered else {}
+        if steered:
+            found[name]["std"] = _digits(steered.spread())
+    leaks = metrics.leakage(model, list(found), instrument)
+    return {"directions": found, "leakage": _table(leaks), "instrument": type(instrument).__name__}
+
+
+def instrument_of(data):
+    """What measures objects in pictures like these: a threshold on one channel, a segmenter where the data know their
+    masks (trained now, about a minute, where there is none yet), else saliency."""
+    from disentkit.metrics import instruments
+    from disentkit.segmenter import segmenter_of
+
+    if data.image_shape[0] == 1:
+        return instruments.Threshold()
+    if hasattr(data, "mask"):
+        return instruments.Segmented(segmenter_of(data), judging.judge_of(data))
+    return instruments.Saliency()
 
 
 def gauge(codes: CodeSpace, history: pd.DataFrame | None) -> dict:

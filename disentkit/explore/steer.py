@@ -276,9 +276,8 @@ class Steer(Frame):
             self.sheet_picture.value = images.png(self._sheet(self.columns, ""))  # the panel's title stands above it
 
     def _decode(self, codes: Tensor) -> Tensor:
-        """Pictures (N, C, H, W) on the CPU; a `Steered` keeps its base, which is frozen as well, outside itself."""
-        with models.frozen(getattr(self.model, "base", self.model)):
-            return models.decode(self.model, codes)
+        """Pictures (N, C, H, W) on the CPU."""
+        return models.decode(self.model, codes)
 
     def _measure(self) -> None:
         """Measure the present picture and, where that has not been done yet, the one at the start."""

@@ -6,19 +6,20 @@
     L_G = -E D(x', c)
     D(x, c) = linear(h(x)) + <embedding of c, h(x)>              projection, Miyato & Koyama 2018, arXiv 1802.05637
 
-`n_critic` updates of D, each on a batch of its own, then one of G. The pictures kept are those of a moving average of
-G: after every step  average <- d average + (1 - d) G  with  d = min(ema, (1 + t) / (10 + t)),  so that the first
-pictures do not hang on to random weights (the paper: d = 0.9999 from the beginning).
+`n_critic` updates of D, each on a batch of its own, then one of G, on the pictures that D saw last. The model is a
+moving average of G: after every step  average <- d average + (1 - d) G  with  d = min(ema, (1 + t) / (10 + t)),  so
+that the first pictures do not hang on to random weights (in the released code d is 0 for the first 20,000 steps).
 
-Ours, where the paper does otherwise or leaves it open. The average is taken of weights as they are used, already
-divided by their largest singular value, so that the model which is kept needs no spectral norm. The statistics of its
-batch norms are its own: every step it draws a batch of pictures without a gradient, and PyTorch's running means go
-along; in place of the paper's standing statistics, gathered once before sampling. The classes of the pictures drawn are
-those of the batch, so that D cannot tell them by how often a class comes. A class is a value of the data's first
-category; without one there is no class, and no projection.
+Ours, where the released code does otherwise. The average is taken of weights as they are used, already divided by their
+largest singular value, so that the model which is kept needs no spectral norm. The statistics of its batch norms are
+its own: every step it draws half a batch of pictures without a gradient, and PyTorch's running means go along; there,
+they can be gathered once before sampling ("standing statistics"). The classes of the pictures drawn are those of the
+batch, so that D cannot tell them by how often a class comes. A class is a value of the data's first category; without
+one there is no class, and no projection.
 
-Presets: `paper` has the paper's rates, betas and two updates of D; widths, batch, length and pixels are ours, for the
-paper's ImageNet models (96 channels, batch 2,048) belong on many accelerators.
+The released code is ajbrock/BigGAN-PyTorch. `paper` takes rates, betas and one update of D from its launch script
+`launch_BigGAN_bs256x8.sh`, for ImageNet at 128 pixels with 96 channels and batches of 2,048; widths, batch, decay,
+length and pixels are ours, as are the other presets.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ class Settings:
     ema: float = 0.999
     n_critic: int = 1
     lr_G: float = 2e-4
-    lr_D: float = 4e-4
+    lr_D: float = 8e-4
     batch: int = 16
-    steps: int = 20_000
+    steps: int = 16_000
     size: int = 64
 
 
 COURSE = Settings()
-QUICK = Settings(attention=0, ema=0.995, lr_G=5e-4, lr_D=1e-3, steps=2_000, size=32)
-PAPER = Settings(ch=24, ch_D=32, attention=32, ema=0.9999, n_critic=2, lr_G=1e-4, batch=64, steps=100_000)
+QUICK = Settings(attention=0, ema=0.995, lr_G=3e-4, lr_D=1.2e-3, steps=2_000, size=32)
+PAPER = Settings(ch=24, ch_D=32, attention=32, ema=0.9999, lr_G=1e-4, lr_D=4e-4, batch=64, steps=100_000)
 SMOKE = {"ch": 1, "ch_D": 2, "batch": 8, "steps": 10}
 SETS = ("scenes", "shapes3d", "dsprites", "characters", "creatures", "fonts", "folder")
 

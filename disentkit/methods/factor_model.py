@@ -80,14 +80,14 @@ def fit_direction(
     """
     z0, z, t = found.pairs(keep, per_t)
     step = z - z0
+    u = t @ step
+    if not u.norm() > 0:
+        raise ValueError(f"the trajectories of '{found.name}' do not move, so they have no direction")
     if one_of("way to fit a direction", how, HOW) == "joint":
         u, knots, values = _joint(z0, z, t)
     else:
-        u = t @ step
         if how == "ridge":  # lambda 0.1 for each pair
             u = torch.linalg.solve(step.T @ step + 0.1 * len(t) * torch.eye(step.shape[1]), u)
-        if not u.norm() > 0:
-            raise ValueError(f"the trajectories of '{found.name}' do not move, so they have no direction")
         u = u / u.norm()
         knots, values = fit_g(z0 @ u, z @ u, t, pieces, smooth)
     return make_direction(found.name, u, knots, values, found.unit)

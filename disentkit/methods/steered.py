@@ -180,10 +180,11 @@ def load_direction(path: str | Path, codes: CodeSpace | None = None) -> Directio
     path = Path(path).expanduser()
     try:
         kept = json.loads(path.read_text())
-        direction = make_direction(str(kept["name"]), kept["u"], kept["s"], kept["t"], str(kept["unit"]))
+        u, s, t = (torch.tensor(kept[part], dtype=torch.float64) for part in ("u", "s", "t"))
+        direction = make_direction(str(kept["name"]), u, s, t, str(kept["unit"]))
     except OSError as e:
         raise UserError(f"no direction can be read from {path} ({e.strerror})") from None
-    except (ValueError, KeyError, TypeError, IndexError) as e:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError) as e:
         why = " ".join(str(e).split())[:120]
         raise UserError(f"{path} is no direction that the kit saved ({why})") from None
     if codes is not None and len(direction.u) != codes.size:
@@ -202,11 +203,13 @@ class Steered(nn.Module):
     def __init__(self, model, directions: Iterable[Direction] = ()):
         super().__init__()
         self._outside = (model,)
-        self._found = {direction.name: direction for direction in directions}
-        for direction in self._found.values():
+        directions = list(directions)
+        for direction in directions:
             if len(direction.u) != model.codes.size:
                 size = f"{len(direction.u)} numbers, and the model's have {model.codes.size}"
                 raise ValueError(f"direction '{direction.name}' is for codes of {size}")
+        CodeSpace([*model.codes, *directions], size=model.codes.size)  # says so where two blocks share one name
+        self._found = {direction.name: direction for direction in directions}
         self.image_shape = tuple(model.image_shape)
 
     @property
@@ -226,6 +229,12 @@ class Steered(nn.Module):
     @property
     def codes(self) -> CodeSpace:
         return CodeSpace([*self.base.codes, *self.directions.values()], size=self.base.codes.size)
+
+    def modules(self):
+        """Its own modules and the base's: `models.frozen` freezes both."""
+        yield from super().modules()
+        if isinstance(self.base, nn.Module):
+            yield from self.base.modules()
 
     def with_directions(self, *more: Direction) -> Steered:
         """The same model with more directions; one of a name that is there takes its place."""
@@ -279,7 +288,7 @@ def still(model):
 
 
 def pictures(model, codes: Tensor) -> Tensor:
-    """G(codes), (n, C, H, W), on the model's device; raises UserError where they are not what the model says of itself."""
+    """G(codes), (n, C, H, W), on the model's device; raises UserError where they are not what the model declares."""
     with still(model):
         with torch.no_grad():
             x = model.decode(codes.to(device_of(model))).float()

@@ -1,7 +1,8 @@
 """Networks of BigGAN: a generator that reads its latent level by level, and a projection discriminator.
 
 Brock, Donahue, Simonyan 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", arXiv 1809.11096,
-appendix B, tables 4 and 7; pictures of 16, 32, 64 and 128 pixels in [-1, 1], L = log2(side) - 1 levels.
+and its released code, ajbrock/BigGAN-PyTorch; pictures of 16, 32, 64 and 128 pixels in [-1, 1], L = log2(side) - 1
+levels.
 
     G     chunk z1 -> linear -> map 4x4 of 16 ch channels; each of the L - 1 residual blocks doubles the side and reads
           its own chunk: [class embedding, chunk] -> gain and bias of its two conditional batch norms. Channels at
@@ -15,7 +16,7 @@ Spectral norm divides a weight, written as a matrix (out, rest), by sigma = u' W
 vectors u and v know it. They move by `power_iteration`, which the learner calls once per update, and never in a forward
 pass: that changes nothing, and decoding the same code twice gives the same picture.
 
-Two things are computed in another order than they are written in the paper, with the same result: a 1x1 convolution
+Two things are computed in another order than they are written there, with the same result: a 1x1 convolution
 before the side is doubled or after it is halved, and a 3x3 convolution at twice the side, or before the mean of 2x2
 places, as one 4x4 convolution with stride 2, which needs 4 multiplications where there were 9.
 """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import math
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from torch import nn
 from disentkit import models
 from disentkit.codes import Block, CodeSpace
 from disentkit.errors import UserError
-from disentkit.explore import Steer, frame, images, meter, paths, steer
+from disentkit.explore import Steer, images, meter, paths, steer
 from disentkit.methods import biggan
 from disentkit.methods.oracle import OracleGenerator
 from disentkit.methods.steered import Steered, load_direction, make_direction
@@ -174,12 +173,12 @@ class Told:
     names = ("x", "light")
 
     def __init__(self, row, slow: float = 0.0):
-        self.row, self.slow, self.calls = row, slow, 0
+        self.row, self.slow, self.calls, self.clock = row, slow, 0, 0.0
 
     def __call__(self, x, codes=None):
         assert not torch.is_grad_enabled() and torch.get_num_threads() == 1 and len(x) == len(codes)
         self.calls += 1
-        time.sleep(self.slow)
+        self.clock += self.slow
         return torch.tensor([self.row] * len(x))
 
 
@@ -201,29 +200,24 @@ def test_what_was_not_found_is_said():
 
 
 def test_a_slow_instrument_waits_for_rest(monkeypatch):
-    monkeypatch.setattr(frame, "REST", 0.05)
-    monkeypatch.setattr(steer, "CHEAP", 0.06)
-    slow, model = Told([0.6, 0.2], slow=0.08), steered(16)
-    shown = Steer(model, slow)
-
-    async def drag():
-        calls = slow.calls
-        for t in (0.1, 0.12, 0.14):
-            shown.controls["x"].value = t
-            assert_shows(shown, shown.code)  # the picture does not wait
-            assert "measured ..." in note(shown, "x")
-            await asyncio.sleep(0.01)
-        assert slow.calls == calls
-        await asyncio.sleep(0.4)
-        assert slow.calls == calls + 2 and "measured 0.60" in note(shown, "x")  # the picture, and the sheet
-        slow.slow = 0.0
-        shown.controls["x"].value = 0.2
-        await asyncio.sleep(0.4)
-        calls = slow.calls
-        shown.controls["x"].value = 0.21  # it has been quick, so it is asked at once
-        assert slow.calls == calls + 1 and "measured 0.60" in note(shown, "x")
-
-    asyncio.run(drag())
+    slow, waiting = Told([0.6, 0.2], slow=0.02), []
+    monkeypatch.setattr(steer, "CHEAP", 0.005)
+    monkeypatch.setattr(steer, "time", SimpleNamespace(perf_counter=lambda: slow.clock))
+    shown = Steer(steered(16), slow)
+    shown._at_rest = waiting.append
+    calls = slow.calls
+    for t in (0.1, 0.12, 0.14):
+        shown.controls["x"].value = t
+        assert_shows(shown, shown.code)  # the picture does not wait
+        assert "measured ..." in note(shown, "x") and slow.calls == calls
+    waiting[-1]()
+    assert slow.calls == calls + 2 and "measured 0.60" in note(shown, "x")  # the picture, and the sheet
+    slow.slow = 0.0
+    shown.controls["x"].value = 0.2
+    waiting[-1]()
+    calls = slow.calls
+    shown.controls["x"].value = 0.21  # it has been quick, so it is asked at once
+    assert slow.calls == calls + 1 and "measured 0.60" in note(shown, "x")
 
 
 def test_an_instrument_that_fails_costs_no_picture():
