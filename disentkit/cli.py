@@ -188,7 +188,8 @@ def _add(parent, name: str, do, short: str, long: str) -> Parser:
 def _train_arguments(train: Parser) -> None:
     add = train.add_argument
     add("method", metavar="METHOD", help=", ".join(METHODS))
-    add("--data", metavar="D", default="dsprites", help="a data set of `disentkit data list` (%(default)s)")
+    add("--data", metavar="D", help="a data set of `disentkit data list` (dsprites, or those of --base)")
+    add("--base", metavar="RUN", help="a finished run to build on: `directions` steer its generator")
     add("--preset", metavar="P", default="quick", help="smoke, quick, course or paper (%(default)s)")
     add("--seed", metavar="S", type=commands.whole, default=0, help="of weights, data and steps (%(default)s)")
     add("--device", metavar="D", default="auto", help="auto (CUDA, else CPU), cpu, cuda or mps")

@@ -34,13 +34,21 @@ def train(args) -> int:
     from disentkit import data, runs, workbench
     from disentkit.methods import settings_for
 
-    one_of("data set", args.data, data.names())
-    changes = _changes(args.changes, settings_for(args.method, args.data, args.preset)) if args.changes else {}
+    base = workbench.open_run(args.base) if args.base is not None else None
+    own = base is not None and args.data is None and args.path is None  # then the base's data, with their options
+    name = args.data or (base.card["data"]["name"] if own else "dsprites")
+    if own and base.card["data"]["options"] is None:
+        raise UserError(f"run '{base.name}' was trained on arrays of your own; say which with --data")
+    one_of("data set", name, data.names())
+    changes = _changes(args.changes, settings_for(args.method, name, args.preset)) if args.changes else {}
     options = {"path": args.path} if args.path is not None else None
+    if own:
+        options, changes = base.card["data"]["options"], {"size": base.settings.size} | changes
     try:
         run = workbench.train(
-            args.method, data=args.data, preset=args.preset, seed=args.seed, device=args.device, minutes=args.minutes,
-            threads=args.threads, precision=args.precision, resume=not args.anew, data_options=options, **changes,
+            args.method, data=name, base=base, preset=args.preset, seed=args.seed, device=args.device,
+            minutes=args.minutes, threads=args.threads, precision=args.precision, resume=not args.anew,
+            data_options=options, **changes,
         )  # fmt: skip
     except ValueError as error:  # of the data or the networks: sizes and values that cannot be
         raise UserError(str(error).splitlines()[0]) from None

@@ -57,3 +57,410 @@ left out and listed in the card. About an hour on two CPU cores.
 
 As in run.py a row belongs to the version of the code that made it; tests/test_directions_evidence.py compares them.
 """
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import functools
+import hashlib
+import importlib.util
+import inspect
+import io
+import json
+import os
+import re
+import sys
+import textwrap
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import joblib
+import pandas as pd
+import psutil
+import torch
+
+try:
+    from evidence import direction_parts as measures
+except ImportError:  # as a script: the folder of this file is on the path
+    import direction_parts as measures
+
+from disentkit import runs, workbench
+from disentkit.errors import UserError
+from disentkit.members import reason
+from disentkit.progress import duration
+
+tools, figures = measures.tools, measures.tools.figures
+evidence = figures.evidence
+ROOT, RESULTS = evidence.ROOT, evidence.RESULTS
+TABLES = {  # by part
+    "oracle": ("oracle",),
+    "ablation": ("ablation",),
+    "pieces": ("pieces", "quality"),
+    "classes": ("classes", "cosines"),
+    "betas": ("betas", "betas_curves"),
+    "baselines": ("baselines", "leakage", "curves"),
+    "reach": ("reach", "carries", "agreement"),
+    "distribution": ("distribution",),
+    "levels": ("levels",),
+    "horizon": ("horizon", "levels"),
+}
+PARTS = tuple(TABLES)
+FACTORS = ("x", "y", "zoom", "brightness")
+LEAST_COS, LEAST_RANK, LEAST_RANK_GAN, MOST_SECONDS = 0.8, 0.9, 0.8, 60
+PIECES, SHARES = [1, 5, 25, 101], [0.05, 0.1, 0.25, 0.5, 1.0]
+BETAS = (1.0, 4.0, 8.0, 16.0)
+PLANTED = {"oracle": 0.7, "gan": (0.0, 0.7)}  # how closely the horizon follows y
+HORIZON: dict = {}  # of the GANs with a planted horizon: what changes in the preset of their size
+WITHOUT_INSTRUMENT = ["ours", "linear walk", "random 0", "random 1", "random 2"]  # methods that know a factor's name
+METHODS = [*WITHOUT_INSTRUMENT[:2], "closed form", "SeFa", "GANSpace", *WITHOUT_INSTRUMENT[2:]]
+
+# What a variant of the learning changes, and by whose features the loss is in place of a filter.
+VARIANTS = {
+    "filtered 1.5 px": ({}, ""),
+    "squared error": ({"sigma": 0.0}, ""),
+    "filtered 0.75 px": ({"sigma": 0.75 / 64}, ""),
+    "filtered 3 px": ({"sigma": 3 / 64}, ""),
+    "SSIM": ({"loss": "ssim"}, ""),
+    "judge's features": ({}, "judge"),
+    "LPIPS": ({}, "lpips"),
+    "no ball": ({"norm": "free"}, ""),
+    "direct": ({"start": "direct"}, ""),
+    "direct, as many steps": ({"start": "direct"}, ""),  # at each target as a path has had at its end
+    "one moment a coordinate": ({"moment": "coordinate"}, ""),
+}
+REFITS = {"fitted jointly": "joint", "fitted by ridge": "ridge"}  # to the first variant's trajectories
+
+# How much is drawn: codes n and trajectories (batch), of the oracle and of a network, whose pictures cost more.
+SCALES = {
+    "quick": {
+        "oracle": {"model": "oracle", "size": 64, "d": 40}, "seeds": (0, 1, 2, 3, 4), "vae_seeds": (0, 1, 2),
+        "learning": {"batch": 50, "steps": 250}, "few": {"batch": 25, "levels": 5, "steps": 250},
+        "gan": {"batch": 20, "levels": 3, "steps": 150}, "n": 200, "n_gan": 60, "n_ks": 500, "chosen": 30,
+        "walking": {"steps": 300, "batch": 8},
+    },
+    "smoke": {
+        "oracle": {"model": "oracle", "size": 32, "d": 8}, "seeds": (0, 1), "vae_seeds": (0,),
+        "learning": {"batch": 10, "levels": 2, "steps": 20}, "few": {"batch": 8, "levels": 2, "steps": 10},
+        "gan": {"batch": 4, "levels": 2, "steps": 4}, "n": 20, "n_gan": 6, "n_ks": 20, "chosen": 4,
+        "walking": {"steps": 3, "batch": 2},
+    },
+}  # fmt: skip
+
+
+# ---- what is measured
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement: a function of direction_parts.py and its arguments.
+
+    needs  what must be shipped (folders under data/) or installed ("package lpips") for it
+    """
+
+    part: str
+    words: str
+    function: str
+    args: dict
+    needs: tuple[str, ...] = ()
+
+    def ready(self) -> bool:
+        return all(
+            importlib.util.find_spec(need.split()[1]) is not None
+            if need.startswith("package ")
+            else (ROOT / "data" / need / "card.json").is_file()
+            for need in self.needs
+        )
+
+
+def plan(preset: str, parts=PARTS) -> list[Task]:
+    """The measurements of the parts, in the order of the tables. No seed was chosen."""
+    s = SCALES[preset]
+    learning, oracle, gan = s["learning"] | {"seed": 0}, s["oracle"] | {"seed": 0}, {"model": "gan"}
+    side = oracle["size"]
+    masks, judge = (f"judges/scenes-{{}}{tail}" for tail in ("-segmenter", ""))
+    found: list[Task] = []
+
+    def add(part: str, words: str, needs=(), **args) -> None:
+        which, function = args.get("where", {}).get("model"), args.pop("function", part)
+        shipped = (tools.GAN, tools.FOUND, masks.format(64)) if which == "gan" else ()
+        label = f"{part}: {which}, {words}" if which else f"{part}: {words}"
+        found.append(Task(part, label, f"{function}_rows", args, (*shipped, *needs)))
+
+    for variant, changes in (("default", {}), ("coordinate", {"moment": "coordinate"}), ("tied", {})):
+        for seed in s["seeds"]:
+            where = s["oracle"] | {"seed": seed} | ({"tied": PLANTED["oracle"]} if variant == "tied" else {})
+            for names in (("y",),) if variant == "tied" else tools.PAIRS:
+                asked = s["learning"] | {"seed": seed} | changes
+                words = f"{variant}, seed {seed}, {' and '.join(names)}"
+                add("oracle", words, where=where, variant=variant, names=names, learning=asked, n=s["n"])
+
+    for where, asked, names, n in (
+        (oracle, s["few"], ("x", "zoom"), s["n"]),
+        (gan, s["gan"], ("x",), s["n_gan"]),
+    ):
+        for variant, (changes, seen_by) in VARIANTS.items():
+            if variant == "direct, as many steps":
+                changes = changes | {"steps": asked["steps"] * asked["levels"]}
+            needs = {"": (), "judge": (judge.format(side if where is oracle else 64),), "lpips": ("package lpips",)}
+            add("ablation", variant, needs[seen_by], where=where, variant=variant, changes=changes, seen_by=seen_by,
+                refits=REFITS if variant == next(iter(VARIANTS)) else {}, names=names, learning=asked, n=n)  # fmt: skip
+
+    for where, n in ((oracle, s["n"]), (gan, s["n_gan"])):
+        for name in FACTORS:
+            shared = {"where": where, "name": name, "learning": learning, "n": n}
+            add("pieces", name, pieces=PIECES, **shared)
+            for how in ("mean", "ridge", "joint"):
+                words = f"{name}, how {how}"
+                add("pieces", words, function="quality", how=how, shares=SHARES, **(shared | {"n": n // 2}))
+
+    add("classes", "all", where=gan, names=("x", "zoom"), learning=s["gan"], n=s["n_gan"])
+
+    for seed in s["vae_seeds"]:
+        for beta in BETAS:
+            add("betas", f"beta {beta:g}, seed {seed}", beta=beta, seed=seed, preset=preset, data_options={"size": 32},
+                names=("x", "y", "zoom"), learning=learning, n=s["n"])  # fmt: skip
+
+    for where, n, methods in ((oracle, s["n"], WITHOUT_INSTRUMENT), (gan, s["n_gan"], METHODS)):
+        needs = (judge.format(64),) if where is gan else ()
+        shared = {"where": where, "learning": learning, "n": n}
+        for name in FACTORS:
+            ways = [m for m in methods if (m, name) != ("closed form", "brightness")]  # no map of cells gets brighter
+            add("baselines", name, needs, name=name, methods=ways, walking=s["walking"], chosen=s["chosen"], **shared)
+        add("baselines", "ours", needs, function="ours", **shared)
+
+    for where, n in ((oracle, s["n_gan"]), (gan, s["n_gan"])):
+        for name in FACTORS[:3]:
+            needs = (masks.format(side),) if where is oracle else ()
+            add("reach", name, needs, where=where, name=name, learning=learning, n=n)
+
+    for where in (oracle, gan):
+        for name in FACTORS:
+            add("distribution", name, where=where, name=name, learning=learning, n=s["n_ks"])
+
+    add("levels", "all", where=gan, learning=learning)
+
+    for rho in PLANTED["gan"]:
+        needs = (masks.format(32), judge.format(32))
+        add("horizon", f"rho {rho:g}", needs, rho=rho, preset=preset, changes=HORIZON, names=("x", "y"),
+            learning=learning, n=s["n"])  # fmt: skip
+    return [task for task in found if task.part in parts]
+
+
+# ---- the version of a measurement
+
+
+def version(task: Task) -> str:
+    """Twelve hex digits for the code, the arguments and the shipped weights that a measurement depends on."""
+    trained = {"betas": ("betavae", "dsprites"), "horizon": ("biggan", "scenes")}.get(task.part)
+    training = tools.training_version(*trained, task.args["preset"], {"size": 32}) if trained else ""
+    weights = [runs.read_card(ROOT / "data" / need)["weights"] for need in task.needs if "/" in need]
+    code = code_behind(task.function), [_code(file) for need in task.needs for file in _files_of(need)]
+    return hashlib.sha256(repr((code, sorted(task.args.items()), weights, training)).encode()).hexdigest()[:12]
+
+
+def versions_of(preset: str, parts=PARTS) -> dict[str, str]:
+    """{measurement: version} of those that can be made."""
+    return {task.words: version(task) for task in plan(preset, parts) if task.ready()}
+
+
+def _files_of(need: str) -> tuple[str, ...]:
+    """The code that a shipped run or reader runs through; what was trained is in its weights."""
+    kinds = {"runs/biggan": ("methods/biggan.py", "nets/biggan.py"), "judges/": ("judges.py", "segmenter.py")}
+    return next((files for start, files in kinds.items() if need.startswith(start)), ())
+
+
+@functools.cache
+def _code(file: str):
+    return evidence.code((ROOT / "disentkit" / file).read_text())
+
+
+@functools.cache
+def code_behind(function: str) -> str:
+    """A hash of all code that a function of direction_parts.py goes through.
+
+    Functions, classes and plain constants of direction_parts.py and direction_tools.py that it names, and those that
+    these name; and of the kit the files of the functions and classes so named, with all that they import.
+    """
+    waiting, seen, files = [(function, getattr(measures, function))], {}, set()
+    while waiting:
+        name, value = waiting.pop()
+        module = getattr(value, "__module__", "") or ""
+        if name in seen:
+            continue
+        if isinstance(value, str | int | float | tuple | list | dict):
+            seen[name] = repr(value)
+        elif module.startswith("disentkit."):
+            files.add(module.removeprefix("disentkit.").replace(".", "/") + ".py")
+        elif module in (measures.__name__, tools.__name__):
+            source = textwrap.dedent(inspect.getsource(value))
+            seen[name] = evidence.code(source)
+            waiting += _named(ast.parse(source), vars(sys.modules[module]))
+    behind = [(file, _code(file)) for file in figures.files_behind(*sorted(files))]
+    return hashlib.sha256(repr((sorted(seen.items(), key=lambda pair: pair[0]), behind)).encode()).hexdigest()
+
+
+def _named(tree: ast.AST, there: dict) -> list[tuple[str, object]]:
+    """What a piece of code names of a module's contents, and of direction_tools.py through `tools`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in there:
+            found.append((node.id, there[node.id]))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tools":
+            found.append((node.attr, getattr(tools, node.attr)))
+    return [(name, value) for name, value in found if not isinstance(value, ModuleType)]
+
+
+# ---- measuring
+
+
+def place_of(task: Task, home: Path) -> Path:
+    """The file of what was measured, once it was."""
+    return home / version(task) / f"{re.sub(r'[^a-z0-9.]+', '-', task.words.lower())}.json"
+
+
+def measure(wanted: list[Task], home: Path, jobs: int) -> None:
+    """Measure what was not yet, `jobs` at a time with a thread each; raises UserError for the first that failed."""
+    for task in (task for task in wanted if not task.ready()):
+        print(f"left out: {task.words}: there is no {', '.join(task.needs)}", flush=True)
+    waiting = [task for task in wanted if task.ready() and not place_of(task, home).exists()]
+    calls = [joblib.delayed(_measure_one)(task, home, place_of(task, home)) for task in waiting]
+    failed = []
+    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        with closing(parallel(calls)) as results:
+            for number, (words, wrong, seconds) in enumerate(results, 1):
+                failed += [f"{words}: {wrong}"] if wrong else []
+                print(f"{number} of {len(waiting)}: {words}: {wrong or duration(seconds)}", flush=True)
+    if failed:
+        raise UserError(failed[0])
+
+
+def _measure_one(task: Task, home: Path, place: Path) -> tuple[str, str, float]:
+    """In a process of its own, or with one job in this one: (words, what went wrong, seconds of the CPU)."""
+    begun, threads = time.process_time(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        tables = getattr(measures, task.function)(home, **task.args)
+    except Exception as error:  # whatever it was, the others go on
+        return task.words, reason(error), time.process_time() - begun
+    finally:
+        torch.set_num_threads(threads)
+    seconds = time.process_time() - begun
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps({"tables": tables, "seconds": seconds}, default=float))
+    part.replace(place)
+    return task.words, "", seconds
+
+
+# ---- the tables and their cards
+
+
+def gather(preset: str, home: Path) -> tuple[dict[str, pd.DataFrame], dict[str, str], list[str], float]:
+    """(tables as they are stored, {measurement: version}, measurements that are not made yet, seconds of all)."""
+    tables: dict[str, list[dict]] = {name: [] for names in TABLES.values() for name in names}
+    versions, missing, seconds = {}, [], 0.0
+    for task in plan(preset):
+        place = place_of(task, home) if task.ready() else None
+        if place is None or not place.exists():
+            missing.append(task.words)
+            continue
+        found = json.loads(place.read_text())
+        versions[task.words], seconds = place.parent.name, seconds + found["seconds"]
+        for name, rows in found["tables"].items():
+            tables[name] += rows
+    return (
+        {name: pd.read_csv(io.StringIO(_csv(rows))) for name, rows in tables.items() if rows},
+        versions,
+        missing,
+        seconds,
+    )
+
+
+def _csv(rows: list[dict]) -> str:
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.5g")
+
+
+def gates(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    """What must hold of the tables that are there: {"gate", "needed", "values", "mean", "holds"} each."""
+    found = []
+
+    def judge(words: str, needed: float, values: pd.Series, holds: bool) -> None:
+        row = {"gate": words, "needed": needed, "values": values.round(4).tolist(), "mean": round(values.mean(), 4)}
+        found.append(row | {"holds": bool(holds)})
+
+    if "oracle" in tables:
+        table = tables["oracle"].query("variant == 'default'")
+        for name in ("x", "zoom"):
+            rows = table[table["factor"] == name]
+            cos, rank = rows["cos"], rows["spearman"]
+            judge(
+                f"oracle, {name}: mean cos with the true direction, at least", LEAST_COS, cos, cos.mean() >= LEAST_COS
+            )
+            judge(f"oracle, {name}: Spearman, at least", LEAST_RANK, rank, (rank >= LEAST_RANK).all())
+        seconds = table[table["factor"] == "x"]["seconds"]
+        judge("oracle: seconds of the CPU for x and zoom, below", MOST_SECONDS, seconds, (seconds < MOST_SECONDS).all())
+    if "baselines" in tables:
+        rank = tables["baselines"].query("model == 'gan' and method == 'ours'").set_index("factor")["spearman"]
+        for name in rank.index:
+            one = rank[[name]]
+            judge(f"GAN, {name}: Spearman, at least", LEAST_RANK_GAN, one, (one >= LEAST_RANK_GAN).all())
+    return found
+
+
+def write(preset: str, home: Path, parts, out: Path) -> list[dict]:
+    """Write the tables of some parts, of all that was measured, and the cards; returns the gates."""
+    tables, versions, missing, seconds = gather(preset, home)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(name for part in parts for name in TABLES[part]):
+        if name in tables:
+            tables[name].to_csv(out / f"directions_{name}.csv", index=False)
+            print(
+                f"{name}\n{tables[name].head(40).to_string(index=False, float_format='%.3g', na_rep='-')}", flush=True
+            )
+    card = {"what": "continuous directions on an oracle, beta-VAEs and a small BigGAN", "preset": preset}
+    card |= {"scale": SCALES[preset], "versions": versions, "missing": missing, "seconds": round(seconds)}
+    if "quality" in tables:
+        card["held_out_tells"] = measures.held_out_tells(tables["quality"])
+    made = {
+        "packages": workbench.versions(), "device": "cpu", "threads": 1,
+        "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB",
+        "command": f"python tests/evidence/directions.py --preset {preset}",
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    held = gates(tables)
+    judged = {"what": "what must hold of the directions", "preset": preset, "gates": held}
+    judged |= {"all_hold": all(gate["holds"] for gate in held)}
+    for name, found in (("directions", card | made), (f"directions_{preset}", judged | made)):
+        (out / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return held
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0 where the gates hold (smoke has none), 1 where they do not, 2 after a mistake, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts, each with its tables")
+    parser.add_argument("--jobs", type=int, default=2, help="measurements at the same time (%(default)s)")
+    parser.add_argument("--home", type=Path, default=ROOT / "data" / "local" / "evidence" / "directions")
+    args = evidence.asked(parser, argv)
+    held: list[dict] = []
+
+    def make_parts() -> None:
+        for part in (part for part in PARTS if part in args.only):
+            measure(plan(args.preset, [part]), args.home, args.jobs)
+            held[:] = write(args.preset, args.home, [part], args.out)
+
+    if code := evidence.ended(make_parts):
+        return code
+    for gate in held if args.preset != "smoke" else []:
+        print(f"{'holds' if gate['holds'] else 'FAILS'}  {gate['gate']} {gate['needed']}: {gate['values']}")
+    return 0 if args.preset == "smoke" or all(gate["holds"] for gate in held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
