@@ -121,6 +121,7 @@ def score(args) -> int:
     parts = [table(_column_scores(scores))] if "mig" in scores else []
     parts += _block_scores(scores) if "blocks" in scores else []
     parts += _attribute_scores(scores) if "co_prediction" in scores else []
+    parts += _direction_scores(scores) if "directions" in scores else []
     blocks = sorted(run.stats, key=lambda block: -block["importance"])
     rows = [(b["name"], f"{b['importance']:.2f} {b['unit']}", b["factor"] or "-", f"{b['correlation']:.2f}"
              if b["factor"] else "-") for b in blocks]  # fmt: skip
@@ -188,6 +189,20 @@ def _attribute_scores(scores: dict) -> list[str]:
         ]
     title = "what a small classifier reads from a block: its share of right answers"
     return [f"{title}\n{table(cells, ('block', *names))}", table(rows)]
+
+
+def _direction_scores(scores: dict) -> list[str]:
+    """Each direction by itself, then what it moves besides."""
+    rows = [
+        (name, *(f"{found[k]:.3f}" if found.get(k) is not None else "-" for k in ("spearman", "slope", "r2", "std")))
+        for name, found in scores["directions"].items()
+    ]
+    seen = list(next(iter(scores["leakage"].values())))
+    cells = [(n, *("-" if row[f] is None else f"{row[f]:.2f}" for f in seen)) for n, row in scores["leakage"].items()]
+    by = f"measured by {scores['instrument']}, for values that the prior makes likely"
+    columns = ("direction", "Spearman", "slope", "R2", "spread at one t")
+    moved = "what each direction moves: spread along it over the spread of samples"
+    return [f"{by}\n{table(rows, columns)}", f"{moved}\n{table(cells, ('direction', *seen))}"]
 
 
 def data_list(args) -> int:

@@ -173,6 +173,21 @@ def test_train_score_list_remove(capsys, home, monkeypatch):
     assert not (home / "runs" / name).exists()
 
 
+def test_train_on_a_base_run(capsys, home):
+    assert call(capsys, "train", "vae", "--preset", "smoke", "--set", "steps=2", "--threads", "1")[0] == 0
+    base = ("--base", "vae-dsprites-smoke-s0")
+    few = ("--set", "steps=2", "--set", "transforms=x", "--threads", "1", "--preset", "smoke")
+    code, out, err = call(capsys, "train", "directions", *base, *few)
+    assert code == 0 and "next: disentkit score directions-dsprites-smoke-s0" in out, err
+    card = json.loads((home / "runs" / "directions-dsprites-smoke-s0" / "card.json").read_text())
+    assert card["base"]["path"].endswith("vae-dsprites-smoke-s0") and card["data"]["options"] == {"size": 32}
+    code, out, _ = call(capsys, "score", "directions-dsprites-smoke-s0")
+    assert code == 0 and "measured by Threshold" in out and re.search(r"^x +-?0\.\d{3} ", out, re.M)
+
+    code, _, err = call(capsys, "train", "directions", *few)
+    assert code == 2 and "give base=RUN" in err
+
+
 def fewer_votes(run, more=False):
     from disentkit import metrics
 

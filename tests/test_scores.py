@@ -296,3 +296,36 @@ def test_a_sweep_counts_what_is_synthesised():
 
     found = {"co_prediction": {"diagonal": 0.9, "off_diagonal": 0.3, "leak": 0.1}, "zero_shot": {"psnr": 20.0}}
     assert _full(found) == {"diagonal": 0.9, "off_diagonal": 0.3, "zero_shot_psnr": 20.0}
+
+
+# ---- directions
+
+
+def test_directions_of_a_renderer_are_measured():
+    """The code of dots holds x itself, so a direction along it moves x and leaves y where it is."""
+    from disentkit.methods.steered import Steered, make_direction
+
+    class Code(toys.Dots):
+        """Dots whose code is where they are, in spreads from the middle."""
+
+        codes = gaussian_blocks(2)
+
+        def decode(self, codes):
+            place = 7.5 + 1.5 * codes
+            return self.render(torch.cat([torch.zeros(len(codes), 1), place, torch.ones(len(codes), 1)], dim=1))
+
+        def prior(self, n, rng):
+            return self.codes.prior(n, rng)
+
+    per_unit = 1.5 / toys.SIZE  # of the width
+    x = make_direction("x", [1.0, 0.0], s=[-2, 2], t=[-2 * per_unit, 2 * per_unit])
+    found = measure(Steered(Code(), [x, make_direction("hair", [0.6, 0.8])]))
+    assert found["instrument"] == "Threshold" and found["directions"]["hair"] == {}
+    assert found["directions"]["x"]["spearman"] > 0.95
+    assert found["directions"]["x"]["slope"] == pytest.approx(1, abs=0.05)
+    assert found["leakage"]["x"]["x"] > 5 * found["leakage"]["x"]["y"]
+
+
+def test_nothing_is_scored_without_encoder_and_directions():
+    with pytest.raises(UserError, match="train directions on this run"):
+        measure(toys.Dots())

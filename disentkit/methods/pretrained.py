@@ -36,7 +36,7 @@ NAMES = ("biggan-deep-128", "biggan-deep-256", "biggan-deep-512")
 WEIGHTS, CONFIG = "pytorch_model.bin", "config.json"  # what the package calls the files in a folder
 CUT = 2.0  # e is drawn from N(0, 1) within +-CUT
 IMAGENET = 1_000
-# The classes whose directions Plumerault et al. look for, by their number among the thousand of ImageNet.
+# The ten classes that the released script of Plumerault et al. learns directions for, by their number in ImageNet.
 CLASSES = {
     14: "indigo bunting",
     136: "European gallinule",
@@ -88,9 +88,8 @@ class PretrainedBigGAN(nn.Module):
     def prior(self, n: int, rng: torch.Generator) -> Tensor:
         """n codes (n, D): classes with equal chance, e ~ N(0, I) cut off at +-2."""
         codes = self.codes.prior(n, rng)
-        share = math.erf(CUT / math.sqrt(2)) * (
-            2 * torch.rand(n, *self.codes["z"].shape, generator=rng, device=rng.device) - 1
-        )
+        share = torch.rand(n, *self.codes["z"].shape, generator=rng, device=rng.device)
+        share = math.erf(CUT / math.sqrt(2)) * (2 * share - 1)
         return self.codes.write(codes, "z", math.sqrt(2) * torch.erfinv(share))
 
     def first_layer(self, label: int | None = None) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
@@ -123,7 +122,7 @@ class PretrainedBigGAN(nn.Module):
 
 
 def labels(classes: int) -> tuple[str, ...]:
-    """A word for each class: its number, with its name where it is one of the ten of the paper."""
+    """A word for each class: its number, with its name where it is one of those ten."""
     named = CLASSES if classes == IMAGENET else {}
     return tuple(f"{i} {named[i]}" if i in named else str(i) for i in range(classes))
 

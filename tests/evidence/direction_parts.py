@@ -22,7 +22,7 @@ from disentkit import judging, models
 from disentkit.codes import KL_DEAD, gaussian_kl
 from disentkit.methods.factor_model import Trajectories, explained, fit_direction
 from disentkit.methods.oracle import OracleGenerator
-from disentkit.methods.reconstruction import Features, Filtered, lpips_error
+from disentkit.methods.reconstruction import Features, Filtered, lpips_error, ssim_error
 from disentkit.methods.steered import Steered, make_direction, pictures, steerable
 from disentkit.methods.transforms import GREY, transform
 from disentkit.methods.walks import (
@@ -37,7 +37,7 @@ from disentkit.metrics.instruments import ExactMask, Threshold, agreement
 from disentkit.metrics.reach import fine_energy, reach
 from disentkit.metrics.steering import compare, distribution, leakage, profile, steer, truth
 
-CODES, SHIPPED = tools.CODES, tools.SHIPPED
+CODES = tools.CODES
 CHOICE = 2000  # seed of the codes by which a row of SeFa's or GANSpace's is chosen
 BLUR = 3 / 128  # of the width: by this filtered error all reconstructions are compared
 READ = 2000  # pictures that a VAE encodes
@@ -79,14 +79,14 @@ def ablation_rows(
     home: Path, where: dict, variant: str, changes: dict, seen_by: str, refits: dict, names: list[str], learning: dict,
     n: int,
 ) -> dict:  # fmt: skip
-    """A learning with some `changes`; seen_by "judge" or "lpips" in place of a loss that a setting names.
+    """A learning with some `changes`; seen_by "ssim", "judge" or "lpips" in place of the filter.
 
     refits  {label: how} of further fits to the same trajectories
     """
     model = generator(where)
-    loss = lpips_error() if seen_by == "lpips" else None
+    loss = {"ssim": ssim_error, "lpips": seen_by == "lpips" and lpips_error()}.get(seen_by)
     if seen_by == "judge":
-        loss = Features(judging.open_judge(SHIPPED / f"judges/scenes-{model.image_shape[-1]}"))
+        loss = Features(judging.open_judge(tools.SHIPPED / f"judges/scenes-{model.image_shape[-1]}"))
     asked = learning | changes
     found, seconds, _ = learned(model, names, asked, loss)
     reader, rows = instrument(model), []

@@ -6,6 +6,7 @@ shipped BigGAN, whose instrument is the shipped segmenter of scenes. `learning` 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -139,25 +140,20 @@ def held_out(found: Trajectories, **how) -> float:
 
 def trained(home: Path, method: str, data: str, preset: str, seed: int, name: str, data_options: dict, changes: dict):
     """A run, opened where it is finished, else trained."""
-    os.environ["DISENTKIT_HOME"] = str(home / "trained" / training_version(method, data, preset, data_options))
-    options = {"device": "cpu", "threads": 1, "bar": False, "live": False}
-    run = workbench.load_or_train(
-        method, data=data, preset=preset, seed=seed, name=name, data_options=data_options, **options, **changes
-    )
+    os.environ["DISENTKIT_HOME"] = str(home / "trained" / training_version(method, data, preset, data_options["size"]))
+    options = {"device": "cpu", "threads": 1, "bar": False, "live": False, "data_options": data_options}
+    run = workbench.load_or_train(method, data=data, preset=preset, seed=seed, name=name, **options, **changes)
     if run.card["stopped"] == "interrupted":
         raise KeyboardInterrupt
     return run
 
 
-def training_version(method: str, data: str, preset: str, data_options: dict) -> str:
+@functools.cache
+def training_version(method: str, data: str, preset: str, size: int) -> str:
     """Twelve hex digits for the code and the preset that a training depends on."""
     module = methods.METHODS[method][0].removeprefix("disentkit.").replace(".", "/") + ".py"
     files = figures.files_behind(module, f"data/{data}.py")
-    return evidence.version(files, workbench.settings_of(method, data, preset, changes=_size(data_options)))
-
-
-def _size(data_options: dict) -> dict:
-    return {key: value for key, value in data_options.items() if key == "size"}
+    return evidence.version(files, workbench.settings_of(method, data, preset, changes={"size": size}))
 
 
 def horizon_options(rho: float) -> dict:

@@ -62,10 +62,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import collections
 import datetime
 import functools
 import hashlib
-import importlib.util
 import inspect
 import io
 import json
@@ -75,7 +75,6 @@ import sys
 import textwrap
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -86,8 +85,10 @@ import torch
 
 try:
     from evidence import direction_parts as measures
+    from evidence.direction_plan import PARTS, SCALES, TABLES, Task, plan
 except ImportError:  # as a script: the folder of this file is on the path
     import direction_parts as measures
+    from direction_plan import PARTS, SCALES, TABLES, Task, plan
 
 from disentkit import runs, workbench
 from disentkit.errors import UserError
@@ -97,158 +98,7 @@ from disentkit.progress import duration
 tools, figures = measures.tools, measures.tools.figures
 evidence = figures.evidence
 ROOT, RESULTS = evidence.ROOT, evidence.RESULTS
-TABLES = {  # by part
-    "oracle": ("oracle",),
-    "ablation": ("ablation",),
-    "pieces": ("pieces", "quality"),
-    "classes": ("classes", "cosines"),
-    "betas": ("betas", "betas_curves"),
-    "baselines": ("baselines", "leakage", "curves"),
-    "reach": ("reach", "carries", "agreement"),
-    "distribution": ("distribution",),
-    "levels": ("levels",),
-    "horizon": ("horizon", "levels"),
-}
-PARTS = tuple(TABLES)
-FACTORS = ("x", "y", "zoom", "brightness")
 LEAST_COS, LEAST_RANK, LEAST_RANK_GAN, MOST_SECONDS = 0.8, 0.9, 0.8, 60
-PIECES, SHARES = [1, 5, 25, 101], [0.05, 0.1, 0.25, 0.5, 1.0]
-BETAS = (1.0, 4.0, 8.0, 16.0)
-PLANTED = {"oracle": 0.7, "gan": (0.0, 0.7)}  # how closely the horizon follows y
-HORIZON: dict = {}  # of the GANs with a planted horizon: what changes in the preset of their size
-WITHOUT_INSTRUMENT = ["ours", "linear walk", "random 0", "random 1", "random 2"]  # methods that know a factor's name
-METHODS = [*WITHOUT_INSTRUMENT[:2], "closed form", "SeFa", "GANSpace", *WITHOUT_INSTRUMENT[2:]]
-
-# What a variant of the learning changes, and by whose features the loss is in place of a filter.
-VARIANTS = {
-    "filtered 1.5 px": ({}, ""),
-    "squared error": ({"sigma": 0.0}, ""),
-    "filtered 0.75 px": ({"sigma": 0.75 / 64}, ""),
-    "filtered 3 px": ({"sigma": 3 / 64}, ""),
-    "SSIM": ({"loss": "ssim"}, ""),
-    "judge's features": ({}, "judge"),
-    "LPIPS": ({}, "lpips"),
-    "no ball": ({"norm": "free"}, ""),
-    "direct": ({"start": "direct"}, ""),
-    "direct, as many steps": ({"start": "direct"}, ""),  # at each target as a path has had at its end
-    "one moment a coordinate": ({"moment": "coordinate"}, ""),
-}
-REFITS = {"fitted jointly": "joint", "fitted by ridge": "ridge"}  # to the first variant's trajectories
-
-# How much is drawn: codes n and trajectories (batch), of the oracle and of a network, whose pictures cost more.
-SCALES = {
-    "quick": {
-        "oracle": {"model": "oracle", "size": 64, "d": 40}, "seeds": (0, 1, 2, 3, 4), "vae_seeds": (0, 1, 2),
-        "learning": {"batch": 50, "steps": 250}, "few": {"batch": 25, "levels": 5, "steps": 250},
-        "gan": {"batch": 20, "levels": 3, "steps": 150}, "n": 200, "n_gan": 60, "n_ks": 500, "chosen": 30,
-        "walking": {"steps": 300, "batch": 8},
-    },
-    "smoke": {
-        "oracle": {"model": "oracle", "size": 32, "d": 8}, "seeds": (0, 1), "vae_seeds": (0,),
-        "learning": {"batch": 10, "levels": 2, "steps": 20}, "few": {"batch": 8, "levels": 2, "steps": 10},
-        "gan": {"batch": 4, "levels": 2, "steps": 4}, "n": 20, "n_gan": 6, "n_ks": 20, "chosen": 4,
-        "walking": {"steps": 3, "batch": 2},
-    },
-}  # fmt: skip
-
-
-# ---- what is measured
-
-
-@dataclass(frozen=True)
-class Task:
-    """One measurement: a function of direction_parts.py and its arguments.
-
-    needs  what must be shipped (folders under data/) or installed ("package lpips") for it
-    """
-
-    part: str
-    words: str
-    function: str
-    args: dict
-    needs: tuple[str, ...] = ()
-
-    def ready(self) -> bool:
-        return all(
-            importlib.util.find_spec(need.split()[1]) is not None
-            if need.startswith("package ")
-            else (ROOT / "data" / need / "card.json").is_file()
-            for need in self.needs
-        )
-
-
-def plan(preset: str, parts=PARTS) -> list[Task]:
-    """The measurements of the parts, in the order of the tables. No seed was chosen."""
-    s = SCALES[preset]
-    learning, oracle, gan = s["learning"] | {"seed": 0}, s["oracle"] | {"seed": 0}, {"model": "gan"}
-    side = oracle["size"]
-    masks, judge = (f"judges/scenes-{{}}{tail}" for tail in ("-segmenter", ""))
-    found: list[Task] = []
-
-    def add(part: str, words: str, needs=(), **args) -> None:
-        which, function = args.get("where", {}).get("model"), args.pop("function", part)
-        shipped = (tools.GAN, tools.FOUND, masks.format(64)) if which == "gan" else ()
-        label = f"{part}: {which}, {words}" if which else f"{part}: {words}"
-        found.append(Task(part, label, f"{function}_rows", args, (*shipped, *needs)))
-
-    for variant, changes in (("default", {}), ("coordinate", {"moment": "coordinate"}), ("tied", {})):
-        for seed in s["seeds"]:
-            where = s["oracle"] | {"seed": seed} | ({"tied": PLANTED["oracle"]} if variant == "tied" else {})
-            for names in (("y",),) if variant == "tied" else tools.PAIRS:
-                asked = s["learning"] | {"seed": seed} | changes
-                words = f"{variant}, seed {seed}, {' and '.join(names)}"
-                add("oracle", words, where=where, variant=variant, names=names, learning=asked, n=s["n"])
-
-    for where, asked, names, n in (
-        (oracle, s["few"], ("x", "zoom"), s["n"]),
-        (gan, s["gan"], ("x",), s["n_gan"]),
-    ):
-        for variant, (changes, seen_by) in VARIANTS.items():
-            if variant == "direct, as many steps":
-                changes = changes | {"steps": asked["steps"] * asked["levels"]}
-            needs = {"": (), "judge": (judge.format(side if where is oracle else 64),), "lpips": ("package lpips",)}
-            add("ablation", variant, needs[seen_by], where=where, variant=variant, changes=changes, seen_by=seen_by,
-                refits=REFITS if variant == next(iter(VARIANTS)) else {}, names=names, learning=asked, n=n)  # fmt: skip
-
-    for where, n in ((oracle, s["n"]), (gan, s["n_gan"])):
-        for name in FACTORS:
-            shared = {"where": where, "name": name, "learning": learning, "n": n}
-            add("pieces", name, pieces=PIECES, **shared)
-            for how in ("mean", "ridge", "joint"):
-                words = f"{name}, how {how}"
-                add("pieces", words, function="quality", how=how, shares=SHARES, **(shared | {"n": n // 2}))
-
-    add("classes", "all", where=gan, names=("x", "zoom"), learning=s["gan"], n=s["n_gan"])
-
-    for seed in s["vae_seeds"]:
-        for beta in BETAS:
-            add("betas", f"beta {beta:g}, seed {seed}", beta=beta, seed=seed, preset=preset, data_options={"size": 32},
-                names=("x", "y", "zoom"), learning=learning, n=s["n"])  # fmt: skip
-
-    for where, n, methods in ((oracle, s["n"], WITHOUT_INSTRUMENT), (gan, s["n_gan"], METHODS)):
-        needs = (judge.format(64),) if where is gan else ()
-        shared = {"where": where, "learning": learning, "n": n}
-        for name in FACTORS:
-            ways = [m for m in methods if (m, name) != ("closed form", "brightness")]  # no map of cells gets brighter
-            add("baselines", name, needs, name=name, methods=ways, walking=s["walking"], chosen=s["chosen"], **shared)
-        add("baselines", "ours", needs, function="ours", **shared)
-
-    for where, n in ((oracle, s["n_gan"]), (gan, s["n_gan"])):
-        for name in FACTORS[:3]:
-            needs = (masks.format(side),) if where is oracle else ()
-            add("reach", name, needs, where=where, name=name, learning=learning, n=n)
-
-    for where in (oracle, gan):
-        for name in FACTORS:
-            add("distribution", name, where=where, name=name, learning=learning, n=s["n_ks"])
-
-    add("levels", "all", where=gan, learning=learning)
-
-    for rho in PLANTED["gan"]:
-        needs = (masks.format(32), judge.format(32))
-        add("horizon", f"rho {rho:g}", needs, rho=rho, preset=preset, changes=HORIZON, names=("x", "y"),
-            learning=learning, n=s["n"])  # fmt: skip
-    return [task for task in found if task.part in parts]
 
 
 # ---- the version of a measurement
@@ -257,15 +107,15 @@ def plan(preset: str, parts=PARTS) -> list[Task]:
 def version(task: Task) -> str:
     """Twelve hex digits for the code, the arguments and the shipped weights that a measurement depends on."""
     trained = {"betas": ("betavae", "dsprites"), "horizon": ("biggan", "scenes")}.get(task.part)
-    training = tools.training_version(*trained, task.args["preset"], {"size": 32}) if trained else ""
-    weights = [runs.read_card(ROOT / "data" / need)["weights"] for need in task.needs if "/" in need]
+    training = tools.training_version(*trained, task.args["preset"], 32) if trained else ""
+    weights = [runs.read_card(tools.SHIPPED / need)["weights"] for need in task.needs if "/" in need]
     code = code_behind(task.function), [_code(file) for need in task.needs for file in _files_of(need)]
     return hashlib.sha256(repr((code, sorted(task.args.items()), weights, training)).encode()).hexdigest()[:12]
 
 
 def versions_of(preset: str, parts=PARTS) -> dict[str, str]:
     """{measurement: version} of those that can be made."""
-    return {task.words: version(task) for task in plan(preset, parts) if task.ready()}
+    return {task.words: version(task) for task in plan(preset, parts) if not task.lacks()}
 
 
 def _files_of(need: str) -> tuple[str, ...]:
@@ -323,11 +173,12 @@ def place_of(task: Task, home: Path) -> Path:
     return home / version(task) / f"{re.sub(r'[^a-z0-9.]+', '-', task.words.lower())}.json"
 
 
-def measure(wanted: list[Task], home: Path, jobs: int) -> None:
-    """Measure what was not yet, `jobs` at a time with a thread each; raises UserError for the first that failed."""
-    for task in (task for task in wanted if not task.ready()):
-        print(f"left out: {task.words}: there is no {', '.join(task.needs)}", flush=True)
-    waiting = [task for task in wanted if task.ready() and not place_of(task, home).exists()]
+def measure(wanted: list[Task], home: Path, jobs: int) -> list[str]:
+    """Measure what was not yet, `jobs` at a time with a thread each; returns what went wrong, a line each."""
+    lacking = collections.Counter(task.lacks() for task in wanted if task.lacks())
+    for needs, count in lacking.items():
+        print(f"{count} left out: there is no {', '.join(needs)}", flush=True)
+    waiting = [task for task in wanted if not task.lacks() and not place_of(task, home).exists()]
     calls = [joblib.delayed(_measure_one)(task, home, place_of(task, home)) for task in waiting]
     failed = []
     with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
@@ -336,8 +187,7 @@ def measure(wanted: list[Task], home: Path, jobs: int) -> None:
             for number, (words, wrong, seconds) in enumerate(results, 1):
                 failed += [f"{words}: {wrong}"] if wrong else []
                 print(f"{number} of {len(waiting)}: {words}: {wrong or duration(seconds)}", flush=True)
-    if failed:
-        raise UserError(failed[0])
+    return failed
 
 
 def _measure_one(task: Task, home: Path, place: Path) -> tuple[str, str, float]:
@@ -366,7 +216,7 @@ def gather(preset: str, home: Path) -> tuple[dict[str, pd.DataFrame], dict[str, 
     tables: dict[str, list[dict]] = {name: [] for names in TABLES.values() for name in names}
     versions, missing, seconds = {}, [], 0.0
     for task in plan(preset):
-        place = place_of(task, home) if task.ready() else None
+        place = None if task.lacks() else place_of(task, home)
         if place is None or not place.exists():
             missing.append(task.words)
             continue
@@ -451,9 +301,12 @@ def main(argv: list[str] | None = None) -> int:
     held: list[dict] = []
 
     def make_parts() -> None:
+        failed = []
         for part in (part for part in PARTS if part in args.only):
-            measure(plan(args.preset, [part]), args.home, args.jobs)
+            failed += measure(plan(args.preset, [part]), args.home, args.jobs)
             held[:] = write(args.preset, args.home, [part], args.out)
+        if failed:
+            raise UserError(failed[0])
 
     if code := evidence.ended(make_parts):
         return code
