@@ -28,6 +28,7 @@ evidence: env
 	.venv/bin/python tests/evidence/run.py $(ARGS)
 	.venv/bin/python tests/evidence/mix.py
 	.venv/bin/python tests/evidence/gzsnet.py
+	.venv/bin/python tests/evidence/directions.py
 
 clean:
 	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache disentkit.egg-info

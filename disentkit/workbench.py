@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -30,12 +29,11 @@ from disentkit import probes as measures
 from disentkit.cards import data_to_card, device_name, factors_from_card, factors_to_card, probes_to_card, versions
 from disentkit.cards import plain as _plain
 from disentkit.data.base import Data, Spec
-from disentkit.errors import UserError, finite, whole
-from disentkit.methods import learner_class, settings_class, settings_for
+from disentkit.errors import UserError
+from disentkit.methods import changed_settings, learner_class, settings_class, settings_for
 from disentkit.metrics.blocks import block_stats
 from disentkit.places import writable_home
 
-MOST = 10**9  # of any whole number in the settings
 _latest: weakref.WeakValueDictionary[str, torch.nn.Module] = weakref.WeakValueDictionary()
 
 
@@ -373,19 +371,7 @@ def settings_of(method: str, data: str | Data, preset: str, settings=None, chang
         settings = settings_for(method, "folder" if own else name, preset)
     if not isinstance(settings, settings_class(method)):
         raise UserError(f"settings= takes the Settings of the method's file, not {settings!r}")
-    known = [f.name for f in dataclasses.fields(settings)]
-    for key in changes:
-        if key not in known:
-            raise UserError(f"{method} has no setting '{key}'; it has {', '.join(known)}")
-    settings = dataclasses.replace(settings, **changes)
-    for setting in dataclasses.fields(settings):
-        value, what = getattr(settings, setting.name), f"setting {setting.name} of {method}"
-        if setting.type in ("int", int):
-            if whole(what, value, setting.metadata.get("least", 1)) > MOST:
-                raise UserError(f"{what} can be {MOST:,} at most, not {value}")
-        elif setting.type in ("float", float):
-            finite(what, value, 0 if setting.name.startswith("lr") else -np.inf)
-    return settings
+    return changed_settings(method, settings, changes)
 
 
 def _let_go(name: str) -> None:

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from test_toys import global_states, like_a_capture
 
 from disentkit import judging, machine, runs, training
-from disentkit.data import complete
+from disentkit.data import complete, scenes
 from disentkit.data.base import ArrayData, Spec
 from disentkit.errors import UserError
 from disentkit.judges import Judge
 from disentkit.metrics import Segmented, instrument_error
+from disentkit.places import CHECKOUT
 from disentkit.segmenter import MARKS, SEGMENTER, Segmenter, Settings, UNet, open_segmenter, overlap, segmenter_of
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -206,6 +207,21 @@ def test_a_broken_card(key, value):
         open_segmenter(folder)
     assert quick(DISCS).card["errors"] == segmenter.card["errors"]
     assert (folder.parent / "discs-16-segmenter-2" / "card.json").is_file()
+
+
+@pytest.mark.parametrize("size", [64, 32])
+def test_the_shipped_ones_of_scenes(size):
+    """They belong to the scenes as they are drawn now, and read them as their cards say."""
+    data, place = scenes.load(size), CHECKOUT / "data" / "judges"
+    segmenter, judge = open_segmenter(place / f"scenes-{size}-segmenter"), judging.open_judge(place / f"scenes-{size}")
+    for reader in (segmenter, judge):
+        assert reader.card["data"] == {"name": "scenes", "options": None, "fingerprint": data.fingerprint()}
+        assert reader.card["stopped"] == "done"
+    assert segmenter.card["errors"]["iou"] > 0.92 and segmenter.card["errors"]["failures"] == 0
+    errors = instrument_error(Segmented(segmenter, judge), data, 200)
+    assert (errors.loc[["x", "y", "zoom"], "error"] < [0.005, 0.005, 0.03]).all()
+    assert (errors.loc[["hue", "horizon", "light"], "error"] < [0.03, 0.02, 0.02]).all()
+    assert (errors.loc[["background", "grain"], "error"] < 0.02).all()
 
 
 def test_bad_input():

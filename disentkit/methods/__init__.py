@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
 import sys
 
-from disentkit.errors import UserError, one_of
+from disentkit.errors import UserError, finite, one_of, whole
+
+MOST = 10**9  # of any whole number in the settings
 
 # name -> (module, learner class); a new method needs its file and one line here.
 METHODS = {
@@ -51,3 +55,20 @@ def settings_for(method: str, data: str, preset: str):
             f"{method} has no preset '{preset}' for data '{data}'; it has {pairs}. Or give your own settings=."
         )
     return presets[preset, data]
+
+
+def changed_settings(method: str, settings, changes: dict):
+    """The settings with changes; raises UserError for an unknown one, and for a value of the wrong type or range."""
+    known = [f.name for f in dataclasses.fields(settings)]
+    for key in changes:
+        if key not in known:
+            raise UserError(f"{method} has no setting '{key}'; it has {', '.join(known)}")
+    settings = dataclasses.replace(settings, **changes)
+    for setting in dataclasses.fields(settings):
+        value, what = getattr(settings, setting.name), f"setting {setting.name} of {method}"
+        if setting.type in ("int", int):
+            if whole(what, value, setting.metadata.get("least", 1)) > MOST:
+                raise UserError(f"{what} can be {MOST:,} at most, not {value}")
+        elif setting.type in ("float", float):
+            finite(what, value, 0 if setting.name.startswith("lr") else -math.inf)
+    return settings

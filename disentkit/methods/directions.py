@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from disentkit.errors import UserError, one_of
+from disentkit.methods import changed_settings
 from disentkit.methods.factor_model import Trajectories, explained, fit_direction
 from disentkit.methods.reconstruction import LOSSES
 from disentkit.methods.row_adam import RowAdam
@@ -194,8 +195,11 @@ class Directions(Learner):
             raise UserError(f"{s.levels} levels need {s.levels} steps at least, not {s.steps}")
         names = [name.strip() for name in s.transforms.split(",")] if transforms is None else transforms
         asked = [each if isinstance(each, Transform) else transform(each) for each in names]
-        if len({each.name for each in asked}) < len(asked):
-            raise UserError(f"every factor once: two are called alike in {', '.join(e.name for e in asked)}")
+        called = [each.name for each in asked]
+        if len(set(called)) < len(called) or not called:
+            raise UserError(f"every factor once, and one at least, not: {', '.join(called) or 'none'}")
+        if taken := [name for name in called if name in model.codes.names]:
+            raise UserError(f"{type(model).__name__} has a block '{taken[0]}' already: rename the transformation")
         self.error = loss or LOSSES[s.loss](s.sigma * model.image_shape[-1])
         if spec is not None and tuple(spec.image_shape) != tuple(model.image_shape):
             raise UserError(f"the data are {tuple(spec.image_shape)}, the base run makes {tuple(model.image_shape)}")
@@ -206,18 +210,12 @@ class Directions(Learner):
             raise UserError(f"no block of {type(model).__name__} can move: {model.codes}")
         if s.label:
             z0 = _labelled(model.codes, z0, s.label)
-        few = int(moves.sum())
-        if s.batch < few:
-            warnings.warn(
-                f"{s.batch} trajectories for {few} latent dimensions: noise off the direction averages out slowly; "
-                f"batch={few} or more is safer", stacklevel=2,
-            )  # fmt: skip
         self.limits(model.codes)
         self.register_buffer("moves", moves, persistent=False)
         z0 = self.project(z0)
         self.found = Learned(model, asked, s, z0)
         self.z = nn.Parameter(z0.repeat(2 * len(asked), 1))  # (R, D), R = factors x sides x trajectories
-        self.register_buffer("x0", pictures(model, z0), persistent=False)  # (n, C, H, W)
+        self.register_buffer("x0", pictures(model, z0))  # (n, C, H, W)
         self._check_targets()
         self._targets: tuple[Tensor, Tensor] | None = None
 
@@ -226,6 +224,12 @@ class Directions(Learner):
         return self.found
 
     def optimizers(self):
+        n, few = len(self.x0), int(self.moves.sum())
+        if n < few:  # said where a training begins, not where its run is opened
+            warnings.warn(
+                f"{n} trajectories for {few} latent dimensions: noise off the direction averages out slowly; "
+                f"batch={few} or more is safer", stacklevel=2,
+            )  # fmt: skip
         kind = RowAdam if self.settings.moment == "trajectory" else adam
         return {"z": kind([self.z], self.settings.lr)}
 
@@ -255,6 +259,8 @@ class Directions(Learner):
         target, mask = (every.index_select(0, level)[0] for every in self.targets())
         before = self.z.detach().clone()
         errors = self.error(self.found.decode(self.z), target, mask)  # (R,)
+        if not errors.requires_grad:
+            raise UserError(f"{type(self.found.base).__name__} decodes without gradients: no code can be followed")
         opt["z"].zero_grad()
         errors.sum().backward()
         errors = errors.detach()
@@ -263,7 +269,8 @@ class Directions(Learner):
         self.z.grad.copy_(torch.where(self.moves & whole[:, None] & self.z.grad.isfinite(), self.z.grad, 0.0))
         opt["z"].step()
         with torch.no_grad():
-            self.z.copy_(torch.where(whole[:, None], self.project(self.z), before))
+            moved = self.project(self.z)
+            self.z.copy_(torch.where(whole[:, None] & moved.isfinite(), moved, before))
         count = whole.sum()
         return {"error": errors.where(whole, 0.0).sum() / count, "broken": len(errors) - count.float()}
 
@@ -277,7 +284,7 @@ class Directions(Learner):
         """At the first step of a target Adam forgets; with start="direct" the codes go back to z_0."""
         for state in opt.state.values():
             for value in state.values():
-                value.mul_(~first)
+                value.masked_fill_(first, 0.0)  # not 0 times infinity
         if self.settings.start == "direct":
             with torch.no_grad():
                 again = self.found.z0.repeat(len(self.z) // len(self.found.z0), 1)
@@ -362,11 +369,8 @@ def learn(
     dimensions, and where the generator gave NaN: those trajectories are left out, the others are kept.
     """
     wanted = [transforms] if isinstance(transforms, str | Transform) else list(transforms)
-    known = [f.name for f in fields(Settings)]
-    for name in settings:
-        one_of("setting of directions", name, known)
     settings = {"size": model.image_shape[-1]} | ({} if z0 is None else {"batch": len(z0)}) | settings
-    s = Settings(**settings)
+    s = changed_settings("directions", Settings(), settings)
     rng_state = torch.random.get_rng_state()
     try:
         torch.random.default_generator.manual_seed(seed)

@@ -130,11 +130,13 @@ def pieces_rows(home: Path, where: dict, name: str, pieces: list[int], learning:
         direction = fit_direction(found, pieces=count)
         path = steer(Steered(model, [direction]), name, reader, n=n, seed=CODES)
         row = {"model": where["model"], "factor": name, "pieces": count, "r2_fit": explained(direction, found)}
-        rows.append(row | {"held_out": held_out(found, pieces=count), **follows_request(path), "as_asked": exact(path)})
+        rows.append(
+            row | {"held_out": held_out(found, pieces=count), **follows_request(path), "as_asked": as_asked(path)}
+        )
     return {"pieces": rows}
 
 
-def exact(path) -> float:
+def as_asked(path) -> float:
     """R2 of measured by requested + a constant: the line's slope is not fitted, so g has to be right."""
     asked = np.broadcast_to(path.requested[:, None], path.of().shape)
     known = np.isfinite(path.of())

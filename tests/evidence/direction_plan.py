@@ -77,6 +77,11 @@ class Task:
     args: dict
     needs: tuple[str, ...] = ()
 
+    @property
+    def optional(self) -> bool:
+        """Whether it needs a package that does not come with the kit."""
+        return any(need.startswith("package ") for need in self.needs)
+
     def lacks(self) -> tuple[str, ...]:
         """What of it is not there."""
         return tuple(need for need in self.needs if not _there(need))
