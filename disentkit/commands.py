@@ -193,16 +193,14 @@ def _attribute_scores(scores: dict) -> list[str]:
 
 def _direction_scores(scores: dict) -> list[str]:
     """Each direction by itself, then what it moves besides."""
-    rows = [
-        (name, *(f"{found[k]:.3f}" if found.get(k) is not None else "-" for k in ("spearman", "slope", "r2", "std")))
-        for name, found in scores["directions"].items()
-    ]
-    seen = list(next(iter(scores["leakage"].values())))
-    cells = [(n, *("-" if row[f] is None else f"{row[f]:.2f}" for f in seen)) for n, row in scores["leakage"].items()]
+    keys, every = ("spearman", "slope", "r2", "std", "failures"), scores["directions"].items()
+    rows = [(name, *("-" if one.get(key) is None else f"{one[key]:.3f}" for key in keys)) for name, one in every]
+    leaks, seen = scores["leakage"], list(next(iter(scores["leakage"].values())))
+    cells = [(n, *("-" if row[f] is None else f"{row[f]:.2f}" for f in seen)) for n, row in leaks.items()]
     by = f"measured by {scores['instrument']}, for values that the prior makes likely"
-    columns = ("direction", "Spearman", "slope", "R2", "spread at one t")
     moved = "what each direction moves: spread along it over the spread of samples"
-    return [f"{by}\n{table(rows, columns)}", f"{moved}\n{table(cells, ('direction', *seen))}"]
+    above = table(rows, ("direction", "Spearman", "slope", "R2", "spread at one t", "nothing found"))
+    return [f"{by}\n{above}", f"{moved}\n{table(cells, ('direction', *seen))}"]
 
 
 def data_list(args) -> int:

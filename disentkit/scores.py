@@ -1,6 +1,6 @@
 """What `workbench.score` measures of a model where the factors are known.
 
-Three kinds of blocks, three kinds of measures; a model that has the first two kinds of blocks gets both.
+A kind of block, a kind of measure; a model that has the first two kinds of blocks gets both.
 
     columns      scalar and one-hot blocks: FactorVAE score, beta-VAE score, MIG, and with `more` those of MORE
     wide blocks  and maps, of which no number has a meaning of its own: what can be read from each block (linear and
@@ -14,9 +14,10 @@ Three kinds of blocks, three kinds of measures; a model that has the first two k
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+import torch
 
 from disentkit import judging, metrics, models
 from disentkit.codes import CodeSpace
@@ -39,10 +40,10 @@ def measure(model, data, *, more: bool = False, history: pd.DataFrame | None = N
     of MORE, and {"retrieval": {block: {factor: mAP}}}. `measure_attributes` alone where blocks are attributes. history:
     of the training, for the gauge of living blocks. Raises UserError for data without factors.
     """
+    if isinstance(getattr(model, "directions", None), Mapping):
+        return measure_directions(model, data)
     if data.space is None:
         raise UserError(f"data set '{data.name}' has no factors, so there is nothing to score")
-    if getattr(model, "directions", None):
-        return measure_directions(model, data)
     if not models.can_encode(model):
         raise UserError("no code can be read from a picture here, so nothing is scored: train directions on this run")
     if by_attribute(model, data):
@@ -122,8 +123,9 @@ def measure_attributes(model, data) -> dict:
 def measure_directions(model, data) -> dict:
     """How well each direction steers, as plain numbers, rounded to four digits.
 
-    directions  {name: {"spearman", "slope", "r2", "std"}} of measured on requested values, for 200 codes and what the
-                prior makes likely; {} for a factor that the instrument does not measure
+    directions  {name: {"spearman", "slope", "r2", "std", "failures"}} of measured on requested values, for 200 codes
+                and what the prior makes likely; failures is the share of pictures in which nothing was found. {} for a
+                factor that the instrument does not measure
     leakage     {name: {measured factor: standard deviation along the path over that of samples}}
     instrument  its name
     """
@@ -133,18 +135,19 @@ def measure_directions(model, data) -> dict:
         numbers = ("spearman", "slope", "r2")
         found[name] = {n: _digits(getattr(steered, n)()) for n in numbers} if steered else {}
         if steered:
-            found[name]["std"] = _digits(steered.spread())
+            found[name] |= {"std": _digits(steered.spread()), "failures": _digits(float(steered.failures().mean()))}
     leaks = metrics.leakage(model, list(found), instrument)
     return {"directions": found, "leakage": _table(leaks), "instrument": type(instrument).__name__}
 
 
 def instrument_of(data):
-    """What measures objects in pictures like these: a threshold on one channel, a segmenter where the data know their
-    masks (trained now, about a minute, where there is none yet), else saliency."""
+    """What measures objects in such pictures: a threshold where they are light on dark in one channel, a segmenter and
+    a judge where the data know their masks (trained now, two minutes, where there are none yet), else saliency."""
     from disentkit.metrics import instruments
     from disentkit.segmenter import segmenter_of
 
-    if data.image_shape[0] == 1:
+    dark = data.to("cpu").sample(100, torch.Generator().manual_seed(0))["x"].mean() < 0.5
+    if data.image_shape[0] == 1 and dark:
         return instruments.Threshold()
     if hasattr(data, "mask"):
         return instruments.Segmented(segmenter_of(data), judging.judge_of(data))

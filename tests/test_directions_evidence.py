@@ -67,7 +67,8 @@ def test_the_stored_betas_have_every_run_once():
     assert len(table) == len(direction_plan.BETAS) * len(directions.SCALES["quick"]["vae_seeds"]) * 3
     assert not table.duplicated(keys).any()
     means = curves.groupby(keys)["std"].mean()
-    assert means[pd.MultiIndex.from_frame(table[keys])].tolist() == pytest.approx(table["std"].tolist(), rel=1e-3)
+    means = means.reindex(pd.MultiIndex.from_frame(table[keys])).tolist()
+    assert means == pytest.approx(table["std"].tolist(), rel=1e-3, nan_ok=True)  # a collapsed run has none
 
 
 def test_the_stored_cards_say_how_held_out_pairs_tell():

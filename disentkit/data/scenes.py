@@ -2,7 +2,7 @@
 
 Place, size and brightness are real-valued and can be measured in a picture again, in the units in which a model is
 asked to move them, so how far a direction reaches and what else it moves has a true answer. The fine noise of the
-ground carries no meaning: another pattern weighs half as much in an error of single pixels as a move by a tenth of the
+ground carries no meaning: another pattern weighs a quarter as much in a squared error as a move by a tenth of the
 width, and next to nothing once both are blurred. The planted confounder is the law `Tied("y", "horizon", rho)`: at rho
 above 0 objects that stand low in the picture tend to come with a low horizon, and a direction of `y` that was learned
 from such pictures is tempted to carry the horizon along. At rho 0 all factors are independent.

@@ -353,7 +353,7 @@ class Steer(Frame):
         auto = {"width": "auto", "flex": "1 1 100px"}
         self.which = ipywidgets.Dropdown(options=list(self.rows), tooltip="the direction to save", layout=auto)
         self.name_field = ipywidgets.Text(placeholder="its own name", tooltip="a name to save it under", layout=auto)
-        tip, look = "write it as a file, as it moves now: the locked ones held", {"width": "auto", "flex": "none"}
+        tip, look = "write it as a file; locks are not kept", {"width": "auto", "flex": "none"}
         button = self._button("save direction", "save direction", tip, self._save_clicked, **look)
         return labelled("save", ipywidgets.HBox([self.which, self.name_field, button]), 60)
 

@@ -10,16 +10,17 @@ variations", ICLR 2020, arXiv 2001.10238. Nothing is labelled; a transformation 
     5  t_n = g(<z_n, u>) - g(<z_0, u>), |u| = 1, g increasing and piecewise linear, is fitted to the rest
     6  an edit changes <z, u> and nothing else: `methods/steered.py`
 
-(Steps 1 to 3: section 2.1, algorithm 1. Steps 4 and 5, section 2.2, stand in `factor_model.py`.) All trajectories, both
-sides and all factors are optimised as one batch: the loss is a sum over trajectories, so none feels the others.
+(Steps 1 to 4: section 2.1, algorithm 1; step 5: section 2.2. Steps 4 and 5 stand in `factor_model.py`.) All
+trajectories, both sides and all factors are optimised as one batch: the loss is a sum over them, so none feels others.
 
 From the released code (AntoinePlumerault/Controlling-generative-models-with-continuous-factors-of-variations): Adam
 with step 0.01, begun afresh at every target, the projection after every update, 50 updates per target, five targets to
 either side, the class held, the rejected tenth, sigma = 3 pixels at 128. Ours: Adam has one second moment for each
 trajectory (`row_adam.py` says why; `moment="coordinate"` is ordinary Adam); u is the mean of t (z_n - z_0), where the
 released code fits a vector v, u = v / |v|, together with g (`how="joint"`); the tenth is taken for each t, for errors
-grow with |t| and pooling would drop the far ones alone; a pair is kept as it was evaluated, and not one update later;
-the mask is applied before and after the blur; reach, sizes and presets, but that `paper` reaches +-0.5.
+may grow with |t| and pooling would then drop the far ones alone; a pair is kept as it was evaluated, not one update
+later; the mask is applied before and after the blur; reach, sizes and presets. `paper` has the released code's moment
+and, for x and y, its reach of +-0.5.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Settings:
     loss        "filtered" (step 3) or "ssim"
     moment      Adam's second moment: one for each "trajectory", or one for each "coordinate" as in the paper's code
     label       the class of all z_0, counted from 1; 0 draws classes from the prior
-    keep        share of trajectories kept at each t; pieces of g
+    keep        share of trajectories kept at each t
+    pieces      of g
     batch       trajectories for each factor and side
     steps       updates in all, the same number for each level
     size        the pictures' side in pixels
@@ -122,10 +124,10 @@ class Learned(Steered):
 
     def targets_t(self) -> Tensor:
         """The t of every target, (levels, F, 2), negative side first, as the transformation really does it."""
-        s, side = self.settings, self.image_shape[-1]
+        s, size = self.settings, self.image_shape
         shares = [level / s.levels * s.reach for level in range(1, s.levels + 1)]
         far = [
-            [[snap(e, sign * share * e.reach, side) for sign in (-1, 1)] for e in self.transforms] for share in shares
+            [[snap(e, sign * share * e.reach, size) for sign in (-1, 1)] for e in self.transforms] for share in shares
         ]
         return torch.tensor(far, dtype=torch.float32)
 
@@ -143,16 +145,19 @@ class Learned(Steered):
     def directions(self) -> dict[str, Direction]:
         """The directions by name, fitted when they are first asked for."""
         if self._fitted is None:
-            s = self.settings
-            self._fitted = {
-                name: fit_direction(found, pieces=s.pieces, keep=s.keep) for name, found in self.trajectories.items()
-            }
+            self._fitted = self.refit().directions
         return self._fitted
 
     def refit(self, **how) -> Steered:
         """The same generator with directions fitted anew to the same trajectories; options as in `fit_direction`."""
         defaults = {"pieces": self.settings.pieces, "keep": self.settings.keep}
-        return Steered(self.base, [fit_direction(f, **(defaults | how)) for f in self.trajectories.values()])
+        fitted = [fit_direction(found, **(defaults | how)) for found in self.trajectories.values()]
+        return Steered(self.base, [direction.under(self.base) for direction in fitted])
+
+    def train(self, mode: bool = True) -> Learned:
+        """As any module; what was fitted while it was training is forgotten."""
+        self.forget()
+        return super().train(mode)
 
     def forget(self) -> None:
         """Fit anew at the next question: the trajectories have changed."""
@@ -215,6 +220,7 @@ class Directions(Learner):
         z0 = self.project(z0)
         self.found = Learned(model, asked, s, z0)
         self.z = nn.Parameter(z0.repeat(2 * len(asked), 1))  # (R, D), R = factors x sides x trajectories
+        self.register_buffer("safe", self.z.detach().clone())  # where each was last, at a picture without NaN
         self.register_buffer("x0", pictures(model, z0))  # (n, C, H, W)
         self._check_targets()
         self._targets: tuple[Tensor, Tensor] | None = None
@@ -230,8 +236,9 @@ class Directions(Learner):
                 f"{n} trajectories for {few} latent dimensions: noise off the direction averages out slowly; "
                 f"batch={few} or more is safer", stacklevel=2,
             )  # fmt: skip
-        kind = RowAdam if self.settings.moment == "trajectory" else adam
-        return {"z": kind([self.z], self.settings.lr)}
+        if self.settings.moment == "coordinate":
+            return {"z": adam([self.z], self.settings.lr)}
+        return {"z": RowAdam([self.z], self.settings.lr, numbers=few)}
 
     def limits(self, codes) -> None:
         """The ball of all gaussian positions, and the range (D,) of uniform ones."""
@@ -265,12 +272,13 @@ class Directions(Learner):
         errors.sum().backward()
         errors = errors.detach()
         whole = errors.isfinite()
-        self.record(level, before, errors.where(whole, torch.inf))
+        self.record(level, before, errors, whole)
         self.z.grad.copy_(torch.where(self.moves & whole[:, None] & self.z.grad.isfinite(), self.z.grad, 0.0))
         opt["z"].step()
         with torch.no_grad():
             moved = self.project(self.z)
-            self.z.copy_(torch.where(whole[:, None] & moved.isfinite(), moved, before))
+            self.safe.copy_(torch.where(whole[:, None], before, self.safe))
+            self.z.copy_(torch.where(whole[:, None] & moved.isfinite().all(1, keepdim=True), moved, self.safe))
         count = whole.sum()
         return {"error": errors.where(whole, 0.0).sum() / count, "broken": len(errors) - count.float()}
 
@@ -290,10 +298,10 @@ class Directions(Learner):
                 again = self.found.z0.repeat(len(self.z) // len(self.found.z0), 1)
                 self.z.copy_(torch.where(first, again, self.z))
 
-    def record(self, level: Tensor, z: Tensor, errors: Tensor) -> None:
-        """Keep codes (R, D) with their errors (R,): the last pair evaluated at a target stays."""
-        for kept, value in ((self.found.paths, z), (self.found.errors, errors)):
-            kept.index_copy_(0, level, value[None])
+    def record(self, level: Tensor, z: Tensor, errors: Tensor, whole: Tensor) -> None:
+        """Keep codes (R, D) and their errors (R,) where they are `whole`: the last such pair at each target stays."""
+        for kept, value, good in ((self.found.paths, z, whole[:, None]), (self.found.errors, errors, whole)):
+            kept.index_copy_(0, level, torch.where(good, value, kept.index_select(0, level)[0])[None])
         self.found.forget()
 
     def targets(self) -> tuple[Tensor, Tensor]:
@@ -370,7 +378,8 @@ def learn(
     """
     wanted = [transforms] if isinstance(transforms, str | Transform) else list(transforms)
     settings = {"size": model.image_shape[-1]} | ({} if z0 is None else {"batch": len(z0)}) | settings
-    s = changed_settings("directions", Settings(), settings)
+    names = ",".join(each if isinstance(each, str) else each.name for each in wanted)
+    s = changed_settings("directions", Settings(transforms=names), settings)
     rng_state = torch.random.get_rng_state()
     try:
         torch.random.default_generator.manual_seed(seed)
@@ -378,11 +387,11 @@ def learn(
     finally:
         torch.random.set_rng_state(rng_state)
     opt = learner.optimizers()
-    with still(model), torch.enable_grad():
+    with still(learner.found.base), torch.enable_grad():
         for t in tqdm(range(s.steps), unit="step", mininterval=1.0, dynamic_ncols=True, disable=not bar):
             learner.t.fill_(t)
             learner.step(opt)
-    found = learner.model
+    found = learner.model.eval()
     broken = int((~found.errors[-1].isfinite()).sum())
     if broken:
         of = found.errors[-1].numel()

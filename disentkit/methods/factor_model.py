@@ -147,7 +147,7 @@ def _clipped(s: Tensor, knots: Tensor) -> Tensor:
     return s[:, None].clamp(knots[:-1], knots[1:]) - knots[:-1]
 
 
-def explained(direction: Direction, found: Trajectories, keep: float = 0.9) -> float:
+def explained(direction: Direction, found: Trajectories, keep: float = 1.0) -> float:
     """R^2 of t by g(<z_t, u>) - g(<z_0, u>) on the pairs of trajectories, best those that it was not fitted to."""
     z0, z, t = found.pairs(keep)
     s0, s = (direction.projection(part.float()) for part in (z0, z))

@@ -9,8 +9,9 @@ unknown phase is none (`best_amplitude`). Seen through the Gaussian, detail cost
 loss keeps the pictures sharp.
 
 Other than in the official code, whose kernel has an even size (18 for sigma 3), an effective standard deviation of 2.81
-and a sum of 6.69: here the size is odd, the sum one and sigma as stated, so errors are 1/45 of theirs; and the mask is
-laid on before the blur as well as after it, so that undefined pixels cannot leak into the valid area.
+and a sum of 6.69: here the size is odd, the sum one and sigma as stated. With pictures in [0, 1] errors are 1/180 of
+theirs. The mask is laid on before the blur as well as after it, so that undefined pixels cannot leak into the valid
+area.
 """
 
 from __future__ import annotations

@@ -15,11 +15,21 @@ import torch
 
 
 class RowAdam(torch.optim.Optimizer):
-    """Adam for parameters (R, D) with a second moment (R, 1). Its state is tensors only, so that a step can be captured
-    in a CUDA graph and a row begun afresh by multiplying its state by 0."""
+    """Adam for parameters (R, D) with a second moment (R, 1).
 
-    def __init__(self, parameters, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+    numbers  how many of a row's D coordinates ever have a gradient, which the mean is over; all without it
+
+    Its state is tensors on the parameters' device and nothing else, so that a step can be captured in a CUDA graph, and
+    all rows begin afresh where every tensor of it is filled with 0.
+    """
+
+    def __init__(
+        self, parameters, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        numbers: int | None = None,
+    ):  # fmt: skip
+        # capturable: load_state_dict then brings the step's tensor to the device, too
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "numbers": numbers, "capturable": True}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -32,6 +42,7 @@ class RowAdam(torch.optim.Optimizer):
                     state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(z), torch.zeros_like(z[:, :1])
                 state["step"] += 1
                 m = state["exp_avg"].lerp_(z.grad, 1 - b1)
-                v = state["exp_avg_sq"].lerp_(z.grad.square().mean(1, keepdim=True), 1 - b2)
+                mean = z.grad.square().sum(1, keepdim=True) / (group["numbers"] or z.shape[1])
+                v = state["exp_avg_sq"].lerp_(mean, 1 - b2)
                 m, v = (moment / (1 - b ** state["step"]) for moment, b in ((m, b1), (v, b2)))
                 z.sub_(group["lr"] * m / (v.sqrt() + group["eps"]))

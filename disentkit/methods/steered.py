@@ -27,7 +27,7 @@ from disentkit.errors import UserError
 from disentkit.models import device_of
 
 LIKELY = 2.0  # under the prior <z, u> is N(0, 1); beyond two standard deviations a generator has seen little
-KEEPS = 1e-4  # of its length a direction must keep when others are held
+KEEPS = 0.05  # of its length a direction must keep when others are held
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Direction(Block):
     s, t   knots of g, both ascending, with g(0) = 0; beyond them g goes on in a straight line
     along  (D,) with <along, u> = 1: the way an edit moves; u itself where it is left out
 
-    low and high are g(-2) and g(2), what the prior makes likely.
+    low and high are g(-2) and g(2), which 95 % of a Gaussian prior lie between; of other priors see `under`.
     """
 
     u: tuple[float, ...] = ()
@@ -98,7 +98,8 @@ class Direction(Block):
     def redistribute(self, codes: Tensor, icdf: Callable[[Tensor], Tensor]) -> Tensor:
         """Codes (N, D) of the prior whose t follows another distribution, given by its inverse distribution function.
 
-        alpha = g^-1(icdf(Phi(<z, u>))), with Phi the distribution function of N(0, 1). icdf: probabilities -> t.
+        alpha = g^-1(icdf(Phi(<z, u>))), with Phi the distribution function of N(0, 1), that of <z, u> under a Gaussian
+        prior; under another one the t come out otherwise than asked. icdf: probabilities -> t.
         """
         share = torch.special.ndtr(self.projection(codes))
         return self._to(codes, self.inverse(icdf(share)))
@@ -118,11 +119,23 @@ class Direction(Block):
         u = torch.tensor(self.u, dtype=torch.float64)
         span = torch.tensor([o.u for o in others], dtype=torch.float64)  # (k, D)
         left = u - span.T @ torch.linalg.lstsq(span.T, u[:, None]).solution[:, 0]
-        if left.square().sum() < KEEPS:
+        if left.norm() < KEEPS:
             names = ", ".join(o.name for o in others)
             raise ValueError(f"'{self.name}' cannot move while {names} stand still: unlock one of them")
         left = left / (left @ u)
         return replace(self, along=tuple(left.tolist()))
+
+    def under(self, model, n: int = 2000) -> Direction:
+        """The same direction, low and high as the 2.3 and 97.7 % of t under a model's prior where that is no Gaussian.
+
+        A sum of uniform numbers, as in InfoGAN, spreads less than N(0, 1) and stays within bounds.
+        """
+        moved = [block for block in model.codes if any(self.u[i] for i in block.at) and block.kind != "gaussian"]
+        if not moved:
+            return self
+        s = self.projection(draw(model, n, torch.Generator().manual_seed(0)).cpu())
+        low, high = self.g(s.quantile(torch.tensor([0.023, 0.977]))).tolist()
+        return replace(self, low=low, high=max(high, low + 1e-6))
 
     def named(self, name: str) -> Direction:
         """The same direction under another name."""
@@ -236,6 +249,12 @@ class Steered(nn.Module):
         if isinstance(self.base, nn.Module):
             yield from self.base.modules()
 
+    def _apply(self, function, recurse=True):
+        # The base is outside the module tree, and `to` must bring it along.
+        if isinstance(self.base, nn.Module):
+            self.base._apply(function, recurse)
+        return super()._apply(function, recurse)
+
     def with_directions(self, *more: Direction) -> Steered:
         """The same model with more directions; one of a name that is there takes its place."""
         return Steered(self.base, (self.directions | {direction.name: direction for direction in more}).values())
@@ -271,8 +290,7 @@ def steerable(codes: CodeSpace) -> Tensor:
 @contextmanager
 def still(model):
     """Eval mode and weights without gradients, all as before afterwards; gradients still reach the codes."""
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    modes = {m: m.training for m in modules.values()}
+    modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     asked = {p: p.requires_grad for m in modes for p in m.parameters(recurse=False)}
     try:
         for module in modes:

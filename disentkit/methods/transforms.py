@@ -33,7 +33,7 @@ class Transform:
     reach     the largest |t| of the targets unless told otherwise
     function  (x (n, C, H, W), t (n,)) -> (target, mask); each row by its own t, differentiable in x, and without a
               value read on the host, so that it fits in a CUDA graph
-    whole     True where t is done in whole pixels only: see `snap`
+    moved     the axis along which t counts whole pixels, 2 (rows) or 3 (columns); None where t is done as it is: `snap`
 
     One of your own stands wherever a name does: `Transform("contrast", "ln of the gain", 0.5, my_function)`.
     """
@@ -42,7 +42,7 @@ class Transform:
     unit: str
     reach: float
     function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    whole: bool = False
+    moved: int | None = None
 
     def __call__(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
@@ -101,8 +101,8 @@ def brighten(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 TRANSFORMS = {
-    "x": Transform("x", "fraction of the width, to the right", 0.25, shift_x, whole=True),
-    "y": Transform("y", "fraction of the height, downwards", 0.25, shift_y, whole=True),
+    "x": Transform("x", "fraction of the width, to the right", 0.25, shift_x, moved=3),
+    "y": Transform("y", "fraction of the height, downwards", 0.25, shift_y, moved=2),
     "zoom": Transform("zoom", "ln of the scale", 0.4, zoom),
     "brightness": Transform("brightness", "mean of the picture, in 0 ... 1", 0.2, brighten),
 }
@@ -113,9 +113,16 @@ def transform(name: str | Transform) -> Transform:
     return name if isinstance(name, Transform) else TRANSFORMS[one_of("transform", name, TRANSFORMS)]
 
 
-def snap(name: str | Transform, t: Tensor | float, size: int) -> Tensor | float:
-    """The t that is really done: whole pixels of a side of `size` for x and y, t itself for the others."""
-    return _pixels(t, size) / size if transform(name).whole else t
+def snap(name: str | Transform, t: Tensor | float, size: int | tuple[int, ...]) -> Tensor | float:
+    """The t that is really done to pictures of a size: whole pixels for x and y, t elsewhere.
+
+    size  (C, H, W), or one number for the moved side
+    """
+    moved = transform(name).moved
+    if moved is None:
+        return t
+    side = size if isinstance(size, int) else size[moved - 1]
+    return _pixels(t, side) / side
 
 
 def check(name: str | Transform, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:

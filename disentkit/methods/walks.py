@@ -114,7 +114,7 @@ def walk_step(
     with frozen(model), torch.enable_grad():
         for step in range(steps):
             z = draw(model, batch, rng).to(device)  # (n, D)
-            t = snap(T, reach * (2 * torch.rand(batch, generator=rng) - 1), model.image_shape[2]).to(device)  # (n,)
+            t = snap(T, reach * (2 * torch.rand(batch, generator=rng) - 1), tuple(model.image_shape)).to(device)  # (n,)
             with torch.no_grad():
                 target, mask = T(model.decode(z), t)
             error = loss(model.decode(z + t[:, None] * placed(part, at, z.shape[1])), target, mask).mean()

@@ -267,6 +267,7 @@ class Distribution:
     plain, chosen  what was measured in them, without failures
     offset         measured = offset + t
     low, high      the uniform's ends, as t
+    failures       shares of plain and chosen pictures that could not be measured
     """
 
     before: float
@@ -276,6 +277,7 @@ class Distribution:
     offset: float
     low: float
     high: float
+    failures: tuple[float, float] = (0.0, 0.0)
 
 
 def distribution(
@@ -319,7 +321,8 @@ def distribution(
     offset = float(np.median(zero))
     asked = uniform(offset + low, high - low).cdf
     before, after = (float(ks_1samp(part, asked).statistic) for part in (plain, chosen))
-    return Distribution(before, after, plain, chosen, offset, float(low), float(high))
+    failures = tuple(1 - len(part) / len(codes) for part in (plain, chosen))
+    return Distribution(before, after, plain, chosen, offset, float(low), float(high), failures)
 
 
 def profile(model, direction: str | Block) -> pd.Series:

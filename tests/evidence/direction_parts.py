@@ -33,8 +33,9 @@ from disentkit.methods.walks import (
     random_direction,
     sefa_best,
 )
-from disentkit.metrics.instruments import ExactMask, Threshold, agreement
+from disentkit.metrics.instruments import NAMES, ExactMask, Threshold, agreement
 from disentkit.metrics.reach import fine_energy, reach
+from disentkit.metrics.readings import deviation, draw, measure
 from disentkit.metrics.steering import compare, distribution, leakage, profile, steer, truth
 
 CODES = tools.CODES
@@ -201,14 +202,17 @@ def betas_rows(
     known["recon"] = float((models.decode(model, models.encode(model, x)) - x).square().mean())
     found, seconds, _ = learned(model, names, learning)
     rows, curves = [], []
+    natural = deviation(measure(model, draw(model, n, CODES), Threshold()).T)  # of each factor
     for name, each in found.items():
-        direction = fit_direction(each)
+        row = {"beta": beta, "seed": seed, "factor": name, "natural": natural[NAMES.index(name)]}
+        try:
+            direction = fit_direction(each)
+        except ValueError:  # where every latent has collapsed nothing moves
+            rows.append(row | known | {"seconds": seconds})
+            continue
         path = steer(Steered(model, [direction]), name, Threshold(), n=n, seed=CODES)
-        column = path.names.index(name)
-        row = {"beta": beta, "seed": seed, "factor": name, **follows_request(path), "change": path.change()}
-        row |= {"natural": float(np.nanstd(path.start[:, column])), "failures": float(path.failures().mean())}
-        row |= {"cos_best": max(map(abs, direction.u))}
-        rows.append(row | known | {"seconds": seconds})
+        row |= {**follows_request(path), "change": path.change(), "failures": float(path.failures().mean())}
+        rows.append(row | {"cos_best": max(map(abs, direction.u))} | known | {"seconds": seconds})
         curves += [{"beta": beta, "seed": seed} | point for point in curve(direction, path)]
     return {"betas": rows, "betas_curves": curves}
 
