@@ -281,6 +281,9 @@ def _plan(
     base = open_run(base) if isinstance(base, str | Path) else base
     if base is not None and base.path is None:
         raise UserError(f"the base run '{base.name}' is not saved; save it first, with run.save()")
+    if base is not None and base.card["data"]["name"] != data_name:
+        theirs = f"was trained on {base.card['data']['name']}, and data= says {data_name}"
+        raise UserError(f"the base run '{base.name}' {theirs}: give the base's data")
     probe, probed = measures.probe(probes, there), probes_to_card(probes, probe_every)
     name = re.sub(r"[^\w.+-]+", "_", f"{name or f'{method}-{data_name}-' + preset.rstrip('+')}-s{seed}")
     folder = writable_home() / "working" / name

@@ -251,6 +251,7 @@ def test_the_script_writes_tables_and_goes_on_where_it_stopped(tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:10 trajectories for 80 latent dimensions")  # few are meant
 def test_the_parts_of_the_gan_on_stand_ins(tmp_path, monkeypatch, quick_pictures):
     """Hardly trained, and found where the shipped ones will be."""
     options = {"preset": "smoke", "size": 64, "data": "scenes", "device": "cpu", "threads": 1, "bar": False}

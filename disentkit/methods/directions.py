@@ -28,6 +28,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,13 @@ from tqdm import tqdm
 from disentkit.errors import UserError, one_of
 from disentkit.methods import changed_settings
 from disentkit.methods.factor_model import Trajectories, explained, fit_direction
+from disentkit.methods.learned import Learned
 from disentkit.methods.reconstruction import LOSSES
 from disentkit.methods.row_adam import RowAdam
 from disentkit.methods.steered import (
     Direction,
     Steered,
+    checked,
     draw,
     load_direction,
     make_direction,
@@ -49,7 +52,7 @@ from disentkit.methods.steered import (
     steerable,
     still,
 )
-from disentkit.methods.transforms import Transform, check, snap, transform
+from disentkit.methods.transforms import Transform, check, transform
 from disentkit.models import Learner, adam, device_of
 
 __all__ = [
@@ -100,75 +103,9 @@ class Settings:
     size: int = 64
 
 
+ROWS = {"cpu": 64}  # of the batch at a time: the maps of 640 pictures fit no cache, and a step took 1.9 times as long
 SMOKE = {"levels": 2, "batch": 10, "steps": 20, "size": 32}
 SETS = ("scenes", "dsprites", "shapes3d", "characters", "creatures", "fonts", "folder")
-
-
-# ---- the model: a generator with the directions that its trajectories give
-
-
-class Learned(Steered):
-    """A generator with directions fitted to trajectories, which are kept: its weights are they and nothing else.
-
-    z0 (n, D), paths (levels, R, D) and errors (levels, R): a row for each of F factors, two sides of 0, n trajectories.
-    """
-
-    def __init__(self, model, transforms: list[Transform], s: Settings, z0: Tensor):
-        super().__init__(model)
-        self.transforms, self.settings = transforms, s
-        rows = 2 * len(transforms)
-        self.register_buffer("z0", z0)
-        self.register_buffer("paths", z0.repeat(rows, 1).repeat(s.levels, 1, 1))
-        self.register_buffer("errors", torch.full((s.levels, rows * len(z0)), torch.inf))
-        self._fitted: dict[str, Direction] | None = None
-
-    def targets_t(self) -> Tensor:
-        """The t of every target, (levels, F, 2), negative side first, as the transformation really does it."""
-        s, size = self.settings, self.image_shape
-        shares = [level / s.levels * s.reach for level in range(1, s.levels + 1)]
-        far = [
-            [[snap(e, sign * share * e.reach, size) for sign in (-1, 1)] for e in self.transforms] for share in shares
-        ]
-        return torch.tensor(far, dtype=torch.float32)
-
-    @property
-    def trajectories(self) -> dict[str, Trajectories]:
-        """The trajectories of each factor, on the CPU."""
-        sides, found = (len(self.paths), len(self.transforms), 2, len(self.z0)), {}
-        every = self.targets_t(), self.paths.cpu().unflatten(1, sides[1:]), self.errors.cpu().reshape(sides)
-        for f, each in enumerate(self.transforms):
-            t, z, errors = (torch.cat([values[:, f, 0].flip(0), values[:, f, 1]]) for values in every)  # ascending in t
-            found[each.name] = Trajectories(each.name, each.unit, self.z0.cpu(), z, t, errors)
-        return found
-
-    @property
-    def directions(self) -> dict[str, Direction]:
-        """The directions by name, fitted when they are first asked for."""
-        if self._fitted is None:
-            self._fitted = self.refit().directions
-        return self._fitted
-
-    def refit(self, **how) -> Steered:
-        """The same generator with directions fitted anew to the same trajectories; options as in `fit_direction`."""
-        defaults = {"pieces": self.settings.pieces, "keep": self.settings.keep}
-        fitted = [fit_direction(found, **(defaults | how)) for found in self.trajectories.values()]
-        return Steered(self.base, [direction.under(self.base) for direction in fitted])
-
-    def train(self, mode: bool = True) -> Learned:
-        """As any module; what was fitted while it was training is forgotten."""
-        self.forget()
-        return super().train(mode)
-
-    def forget(self) -> None:
-        """Fit anew at the next question: the trajectories have changed."""
-        self._fitted = None
-
-    def load_state_dict(self, *args, **options):
-        self.forget()
-        return super().load_state_dict(*args, **options)
-
-
-# ---- steps 1 to 3
 
 
 class Directions(Learner):
@@ -193,9 +130,10 @@ class Directions(Learner):
         model = model.base if isinstance(model, Steered) else model  # directions are found in what they steer
         for name, known in CHOICES.items():
             one_of(name, getattr(s, name), known)
-        if not 0 < s.keep <= 1 or s.sigma < 0 or s.reach <= 0:
-            asked = "keep must lie in 0 ... 1, sigma be 0 or more, reach above 0"
-            raise UserError(f"{asked}; not {s.keep}, {s.sigma}, {s.reach}")
+        if not 0 < s.keep <= 1 or s.reach <= 0:
+            raise UserError(f"keep must lie in 0 ... 1 and reach be above 0, not {s.keep} and {s.reach}")
+        if not 0 <= s.sigma < 1:
+            raise UserError(f"sigma is a fraction of the picture's width, 0 or more and below 1, not {s.sigma:g}")
         if s.steps < s.levels:
             raise UserError(f"{s.levels} levels need {s.levels} steps at least, not {s.steps}")
         names = [name.strip() for name in s.transforms.split(",")] if transforms is None else transforms
@@ -265,15 +203,13 @@ class Directions(Learner):
         self.begin(opt["z"], first)
         target, mask = (every.index_select(0, level)[0] for every in self.targets())
         before = self.z.detach().clone()
-        errors = self.error(self.found.decode(self.z), target, mask)  # (R,)
-        if not errors.requires_grad:
-            raise UserError(f"{type(self.found.base).__name__} decodes without gradients: no code can be followed")
         opt["z"].zero_grad()
-        errors.sum().backward()
-        errors = errors.detach()
-        whole = errors.isfinite()
+        some = ROWS.get(before.device.type, len(before))
+        parts = zip(self.z.split(some), target.split(some), mask.split(some))
+        errors = torch.cat([self.follow(*part) for part in parts])  # (R,)
+        whole = errors.isfinite() & (self.z.grad.isfinite() | ~self.moves).all(1)  # (R,)
         self.record(level, before, errors, whole)
-        self.z.grad.copy_(torch.where(self.moves & whole[:, None] & self.z.grad.isfinite(), self.z.grad, 0.0))
+        self.z.grad.copy_(torch.where(self.moves & whole[:, None], self.z.grad, 0.0))
         opt["z"].step()
         with torch.no_grad():
             moved = self.project(self.z)
@@ -281,6 +217,14 @@ class Directions(Learner):
             self.z.copy_(torch.where(whole[:, None] & moved.isfinite().all(1, keepdim=True), moved, self.safe))
         count = whole.sum()
         return {"error": errors.where(whole, 0.0).sum() / count, "broken": len(errors) - count.float()}
+
+    def follow(self, z: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The errors (r,) of some rows, whose gradient joins that of the codes."""
+        errors = self.error(self.found.decode(z), target, mask)
+        if not errors.requires_grad:
+            raise UserError(f"{type(self.found.base).__name__} decodes without gradients: no code can be followed")
+        errors.sum().backward()
+        return errors.detach()
 
     def level(self) -> tuple[Tensor, Tensor]:
         """Which target is due, (1,), and whether this step is the first at it."""
@@ -326,6 +270,10 @@ class Directions(Learner):
             for value in sides:
                 try:
                     check(each, whole, value.reshape(1))
+                    if not value:
+                        raise ValueError(
+                            f"{each.name} moves no whole pixel at reach={self.settings.reach:g}: take more"
+                        )
                 except ValueError as error:
                     raise UserError(str(error)) from None
 
@@ -353,22 +301,15 @@ def _labelled(codes, z0: Tensor, label: int) -> Tensor:
     return block.write(z0, torch.eye(block.size)[label - 1])
 
 
-@dataclass
-class _Base:
-    """What a learner asks of a base run: its model."""
-
-    model: object
-
-
 def learn(
     model, transforms: str | Transform | Iterable[str | Transform] = ("x", "y", "zoom", "brightness"), *, seed: int = 0,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None, z0: Tensor | None = None, bar: bool = True,
+    loss: str | Callable[[Tensor, Tensor, Tensor], Tensor] = "filtered", z0: Tensor | None = None, bar: bool = True,
     **settings,
 ) -> Learned:  # fmt: skip
     """Directions of any model with `codes`, `image_shape` and `decode`; what `Directions` does, without a run.
 
     transforms  names, or transformations of your own
-    loss        (x, target, mask) -> (n,), one error per picture, in place of the filtered one
+    loss        "filtered", "ssim", or (x, target, mask) -> (n,) of your own, one error per picture
     z0          codes (n, D) to begin at; left out, `batch` draws from the prior
     bar         show the progress line
     settings    those of `Settings`
@@ -376,14 +317,17 @@ def learn(
     Raises UserError for settings and models that cannot be. Warns where there are fewer trajectories than latent
     dimensions, and where the generator gave NaN: those trajectories are left out, the others are kept.
     """
-    wanted = [transforms] if isinstance(transforms, str | Transform) else list(transforms)
+    wanted = transforms.split(",") if isinstance(transforms, str) else transforms
+    wanted = [wanted] if isinstance(wanted, Transform) else [w.strip() if isinstance(w, str) else w for w in wanted]
+    checked(model)
     settings = {"size": model.image_shape[-1]} | ({} if z0 is None else {"batch": len(z0)}) | settings
     names = ",".join(each if isinstance(each, str) else each.name for each in wanted)
-    s = changed_settings("directions", Settings(transforms=names), settings)
+    own = None if isinstance(loss, str) else loss
+    s = changed_settings("directions", Settings(transforms=names), settings | ({} if own else {"loss": loss}))
     rng_state = torch.random.get_rng_state()
     try:
         torch.random.default_generator.manual_seed(seed)
-        learner = Directions(s, None, _Base(model), wanted, loss, z0).to(device_of(model))
+        learner = Directions(s, None, SimpleNamespace(model=model), wanted, own, z0).to(device_of(model))
     finally:
         torch.random.set_rng_state(rng_state)
     opt = learner.optimizers()

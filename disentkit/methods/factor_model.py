@@ -16,12 +16,16 @@ import torch
 from scipy.optimize import lsq_linear
 from torch import Tensor
 
-from disentkit.errors import one_of
+from disentkit.errors import UserError, one_of, whole
 from disentkit.methods.steered import Direction, make_direction
 
 HOW = ("mean", "ridge", "joint")
 KNOTS = 4.0  # g has its knots on [-4, 4]: under the prior <z, u> is N(0, 1)
 FLATTEST = 1e-2  # the least slope of g, as a share of the straight line's: g must have an inverse
+
+
+class Pointless(ValueError):
+    """Trajectories to which no direction can be fitted."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Trajectories:
             raise ValueError(f"keep is a share above 0 and at most 1, not {keep}")
         whole = self.errors.isfinite()
         if not whole.any():
-            raise ValueError(f"not one trajectory of '{self.name}' is left: the generator gave NaN on all of them")
+            raise Pointless(f"not one trajectory of '{self.name}' is left: none was followed, or all met NaN")
         rows = self.errors if per_t else self.errors.reshape(1, -1)
         finite = torch.where(rows.isfinite(), rows, torch.nan)
         worst = finite.nanquantile(keep, dim=1, keepdim=True)  # NaN in a row without any, and nothing is kept there
@@ -73,16 +77,18 @@ def fit_direction(
 
     how     "mean": u along the mean of t (z_t - z_0), then g; "ridge": u by ridge regression of t on z_t - z_0, then g;
             "joint": v and g together as in the released code (101 pieces on [-5.05, 5.05] of <z, v>, u = v / |v|)
-    pieces  of g; 1 is a straight line
+    pieces  of g, at most 200; 1 is a straight line
     smooth  weight of the mean squared difference of neighbouring slopes
 
     Raises ValueError for pairs that point nowhere.
     """
+    if whole("pieces", pieces) > 200:
+        raise UserError(f"g has 200 pieces at most, not {pieces}")
     z0, z, t = found.pairs(keep, per_t)
     step = z - z0
     u = t @ step
     if not u.norm() > 0:
-        raise ValueError(f"the trajectories of '{found.name}' do not move, so they have no direction")
+        raise Pointless(f"the trajectories of '{found.name}' do not move, so they have no direction")
     if one_of("way to fit a direction", how, HOW) == "joint":
         u, knots, values = _joint(z0, z, t)
     else:

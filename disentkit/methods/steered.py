@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -180,10 +180,14 @@ def save_direction(path: str | Path, direction: Direction) -> Path:
     """Write a direction as JSON and return its path; raises UserError where it cannot be written."""
     path = Path(path).expanduser()
     kept = {key: getattr(direction, key) for key in ("name", "unit", "u", "s", "t")}
+    draft = path.with_name(path.name + ".draft")  # a full disk must not cost the file that is there
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(kept) + "\n")
+        draft.write_text(json.dumps(kept) + "\n")
+        draft.replace(path)
     except OSError as e:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise UserError(f"the direction could not be written to {path} ({e.strerror}); give another path") from None
     return path
 
@@ -215,6 +219,7 @@ class Steered(nn.Module):
 
     def __init__(self, model, directions: Iterable[Direction] = ()):
         super().__init__()
+        checked(model)
         self._outside = (model,)
         directions = list(directions)
         for direction in directions:
@@ -271,6 +276,14 @@ class Steered(nn.Module):
     encode = property(lambda self: getattr(self.base, "encode", None))
     posterior = property(lambda self: getattr(self.base, "posterior", None))
     mask = property(lambda self: getattr(self.base, "mask", None))
+
+
+def checked(model):
+    """The model; raises ValueError for anything else, a run among them."""
+    if isinstance(model, type) or not (hasattr(model, "codes") and hasattr(model, "image_shape")):
+        hint = "; a run's is run.model" if hasattr(model, "model") else ""
+        raise ValueError(f"{type(model).__name__} is no model with codes, image_shape and decode{hint}")
+    return model
 
 
 def draw(model, n: int, rng: torch.Generator) -> Tensor:

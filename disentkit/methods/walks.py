@@ -31,8 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from disentkit.errors import finite, whole
 from disentkit.methods import reconstruction
-from disentkit.methods.steered import Direction, Steered, draw, make_direction, steerable
+from disentkit.methods.steered import Direction, Steered, checked, draw, make_direction, steerable
 from disentkit.methods.transforms import Transform, snap, transform
 from disentkit.models import decode, device_of, frozen
 
@@ -106,6 +107,9 @@ def walk_step(
     Adam on w alone, from N(0, 0.1^2). Their code takes lr 1e-3 (zoom 1e-4), batches of 4 and 20,000 samples. Raises
     ValueError where the loss is no longer finite.
     """
+    for what, value in {"steps": steps, "batch": batch}.items():
+        whole(what, value)
+    finite("lr", lr, above=0)
     model, T = bare(model), transform(towards)
     reach, loss = T.reach if reach is None else reach, loss or reconstruction.Filtered(0)
     at, rng, device = moving(model), torch.Generator().manual_seed(seed), device_of(model)
@@ -205,6 +209,7 @@ def sefa(model, k: int = 8) -> Tensor:
 
     A sign carries no meaning either.
     """
+    whole("k", k)
     found = [placed(eigenvectors(A, k), at, model.codes.size) for A, at in level_weights(bare(model)).values()]
     return unit(torch.cat(found))
 
@@ -225,6 +230,7 @@ def ganspace(
 
     No row has a name: see `best`. Raises ValueError where the features have fewer than k dimensions.
     """
+    whole("k", k)
     model = bare(model)
     at = moving(model)
     if features is None:
@@ -286,8 +292,10 @@ def best(directions: Tensor, score: Callable[[Tensor], float]) -> Tensor:
     is judged by its own instrument on the same codes looks better than it is; see `follows`.
     """
     scores = torch.tensor([float(score(u)) for u in directions])
-    if not scores.isfinite().any():
-        raise ValueError("no direction could be scored: every score is NaN or infinite")
+    if not (scores.isfinite() & (scores != 0)).any():
+        raise ValueError(
+            "no direction could be scored: every score is 0, NaN or infinite; does the instrument see any?"
+        )
     row = int(scores.abs().nan_to_num(-1.0, -1.0, -1.0).argmax())
     return directions[row] * (-1.0 if scores[row] < 0 else 1.0)
 
@@ -307,7 +315,7 @@ def ganspace_best(model, score: Callable[[Tensor], float], k: int = 8, **setting
 
 def bare(model):
     """The model without its directions."""
-    return model.base if isinstance(model, Steered) else model
+    return checked(model.base if isinstance(model, Steered) else model)
 
 
 def first_map(model) -> tuple[Callable[[Tensor], Tensor], list[int]]:

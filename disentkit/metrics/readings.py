@@ -55,7 +55,8 @@ def find(model, direction: str | Block) -> Block:
 def several(model, directions) -> dict[str, Block]:
     """{label: direction} of whatever was given; ValueError for none and for two of one label."""
     if directions is None:
-        directions = getattr(model, "directions", None) or {}
+        directions = getattr(model, "directions", None)
+        directions = directions if isinstance(directions, Mapping) else {}
     if isinstance(directions, Mapping):
         found = {str(label): find(model, d) for label, d in directions.items()}
     else:

@@ -22,7 +22,7 @@ from disentkit import judging, models
 from disentkit.codes import KL_DEAD, gaussian_kl
 from disentkit.methods.factor_model import Trajectories, explained, fit_direction
 from disentkit.methods.oracle import OracleGenerator
-from disentkit.methods.reconstruction import Features, Filtered, lpips_error, ssim_error
+from disentkit.methods.reconstruction import Features, Filtered, lpips_error
 from disentkit.methods.steered import Steered, make_direction, pictures, steerable
 from disentkit.methods.transforms import GREY, transform
 from disentkit.methods.walks import (
@@ -85,7 +85,7 @@ def ablation_rows(
     refits  {label: how} of further fits to the same trajectories
     """
     model = generator(where)
-    loss = {"ssim": ssim_error, "lpips": seen_by == "lpips" and lpips_error()}.get(seen_by)
+    loss = lpips_error() if seen_by == "lpips" else seen_by or "filtered"
     if seen_by == "judge":
         loss = Features(judging.open_judge(tools.SHIPPED / f"judges/scenes-{model.image_shape[-1]}"))
     asked = learning | changes

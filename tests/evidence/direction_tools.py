@@ -73,7 +73,7 @@ class Everything(ExactMask):
         return torch.cat([super().__call__(images, codes), others], dim=1)
 
 
-def learned(model, names, learning: dict, loss=None) -> tuple[dict[str, Trajectories], float, float]:
+def learned(model, names, learning: dict, loss="filtered") -> tuple[dict[str, Trajectories], float, float]:
     """({factor: trajectories}, seconds of the CPU, seconds of the clock)."""
     clocks = time.process_time, time.perf_counter
     begun = [clock() for clock in clocks]

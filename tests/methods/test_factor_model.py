@@ -66,7 +66,7 @@ def test_errors_that_are_infinite_are_never_kept(per_t):
         kept = some(errors).kept(keep, per_t)
         assert not kept[~errors.isfinite()].any() and kept[0].any()
     assert some(errors).kept(1.0, per_t).sum(1).tolist() == [9, 0, 9]
-    with pytest.raises(ValueError, match="not one trajectory of 'x' is left: the generator gave NaN on all of them"):
+    with pytest.raises(ValueError, match="not one trajectory of 'x' is left: none was followed, or all met NaN"):
         some(torch.full((2, 4), torch.inf)).kept(per_t=per_t)
 
 

@@ -205,6 +205,20 @@ def test_named_and_prior():
     assert stats.kstest(direction.inverse(drawn)[:, 0].numpy(), "norm").pvalue > 0.01
 
 
+def test_low_and_high_under_a_prior_that_is_no_gaussian():
+    """As far as uniform numbers reach, and not +-2."""
+
+    class Bounded:
+        codes = CodeSpace([Block("c", "uniform", (2,), low=-1, high=1), Block("z", "gaussian", (2,))])
+
+    mixed = make_direction("c", [1.0, 1.0, 0, 0]).under(Bounded())
+    reach = math.sqrt(2) * (1 - math.sqrt(2 * 0.023))  # P(a + b > 2 - w) = w^2 / 8 of two uniform numbers
+    assert [mixed.low, mixed.high] == pytest.approx([-reach, reach], abs=0.05)
+    assert dataclasses.replace(mixed, low=-2.0, high=2.0) == make_direction("c", [1.0, 1.0, 0, 0])
+    gaussian = make_direction("z", [0, 0, 1.0, 1.0])
+    assert gaussian.under(Bounded()) == gaussian
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda: make_direction("a", torch.zeros(3)), "direction 'a' has no length: u must hold finite numbers"),
     (lambda: make_direction("a", [1.0, math.nan]), "direction 'a' has no length"),
