@@ -27,7 +27,7 @@ FACTORS = ("x", "y", "zoom", "brightness")
 PIECES, SHARES = [1, 5, 25, 101], [0.05, 0.1, 0.25, 0.5, 1.0]
 BETAS = (1.0, 4.0, 8.0, 16.0)
 PLANTED = {"oracle": 0.7, "gan": (0.0, 0.7)}  # how closely the horizon follows y
-HORIZON: dict = {}  # of the GANs with a planted horizon: what changes in the preset of their size
+HORIZON: dict = {"steps": 3000}  # of the GANs with a planted horizon: what changes in the preset of their size
 WITHOUT_INSTRUMENT = ["ours", "linear walk", "random 0", "random 1", "random 2"]  # methods that know a factor's name
 METHODS = [*WITHOUT_INSTRUMENT[:2], "closed form", "SeFa", "GANSpace", *WITHOUT_INSTRUMENT[2:]]
 
