@@ -432,8 +432,7 @@ def test_presets(method):
         rates = [getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name.startswith("lr")]
         assert settings.steps > 0 and settings.batch > 1 and rates and all(0 < rate < 0.1 for rate in rates)
         assert settings.size <= 32 if preset in ("smoke", "quick") else settings.size in (28, 32, 60, 64, 128)
-        # Directions follow 50 updates at each of five targets, as in the paper's code, at every preset.
-        least = 250 if method == "directions" else 500
+        least = 50 if method == "directions" else 500  # of which each moves all trajectories
         assert settings.steps <= 60 if preset == "smoke" else settings.steps >= least
         with pytest.raises(dataclasses.FrozenInstanceError):
             settings.size = 1
