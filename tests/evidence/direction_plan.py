@@ -52,7 +52,7 @@ SCALES = {
     "quick": {
         "oracle": {"model": "oracle", "size": 64, "d": 40}, "seeds": (0, 1, 2, 3, 4), "vae_seeds": (0, 1, 2),
         "learning": {"batch": 50, "steps": 250}, "few": {"batch": 25, "levels": 5, "steps": 250},
-        "gan": {"batch": 20, "levels": 3, "steps": 150}, "n": 200, "n_gan": 60, "n_ks": 500, "chosen": 30,
+        "gan": {"batch": 20, "levels": 3, "steps": 30}, "n": 200, "n_gan": 60, "n_ks": 500, "chosen": 30,
         "walking": {"steps": 300, "batch": 8},
     },
     "smoke": {
