@@ -99,8 +99,10 @@ def test_the_panel_shows_what_was_asked_for_in_the_browser(tmp_path):
         shown.get_by_role("alert").wait_for()
         assert "'slanted' cannot move while x, y stand still" in shown.get_by_role("alert").inner_text()
         agree("a move that cannot be")
-        for name in ("x", "y"):
-            shown.get_by_role("button", name="locked").first.click()
+        locked = shown.get_by_role("button", name="locked")
+        for name, left in (("x", 1), ("y", 0)):
+            locked.first.click()
+            lab.until(lambda: locked.count() == left, what=f"the lock of {name} letting go")  # the kernel renames it
             panel.lock(name, False)
 
         shown.get_by_role("button", name="draw").click()  # the start was seed 1: the next one

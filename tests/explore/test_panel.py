@@ -97,7 +97,8 @@ def shipped_runs():
 def test_the_first_control_of_a_shipped_run_changes_its_picture_and_reset_brings_it_back(name):
     run = workbench.open_run(f"shipped/{name}")
     wide = not run.model.codes.scalars
-    sources = torch.rand(2, *run.model.image_shape, generator=torch.Generator().manual_seed(0)) if wide else None
+    pictures = torch.rand(2, *run.model.image_shape, generator=torch.Generator().manual_seed(0))
+    sources = (pictures if models.can_encode(run.model) else 2) if wide else None
     panel = Panel(run.model, run.stats, sources)
     before = panel.render(panel.code)
     if wide:  # no slider, but a source for each block
