@@ -113,7 +113,7 @@ def _measured(run: workbench.Run, asked: dict, task: Task) -> dict[str, float]:
 
 
 def _full(scores: dict) -> dict[str, float]:
-    """The columns of what `workbench.score` found: of scalar columns, of wide blocks, of both, or of attributes."""
+    """The columns of what `workbench.score` found: of scalar columns, wide blocks, attributes or mixing."""
     found = {}
     if "mig" in scores:
         f = scores["factorvae_score"]
@@ -128,6 +128,7 @@ def _full(scores: dict) -> dict[str, float]:
         found |= {name: scores["co_prediction"][name] for name in ("diagonal", "off_diagonal")}
     if "zero_shot" in scores:
         found["zero_shot_psnr"] = scores["zero_shot"]["psnr"]
+    found |= {name.replace(" ", "_"): gate["measured"] for name, gate in scores.get("gates", {}).items()}
     return found
 
 

@@ -198,6 +198,8 @@ def stepwise(
             learner.load_state_dict(saved["learner"])
             for name, state in saved["optimizers"].items():
                 opt[name].load_state_dict(state)
+                for group in opt[name].param_groups:  # step sizes that are tensors come back where they were saved
+                    group["lr"] = group["lr"].to(device) if isinstance(group["lr"], Tensor) else group["lr"]
         except (RuntimeError, KeyError, ValueError) as e:  # the method's code changed since
             why = " ".join(str(e).split())[:200]
             raise UserError(f"the checkpoint in {folder} does not fit this version ({why}); {ANEW}") from None

@@ -336,7 +336,7 @@ def _finish(plan: _Plan, fitted: training.Fitted) -> Run:
         "date": datetime.date.today().isoformat(), "seconds": round(fitted.seconds, 1), "steps": fitted.steps,
         "stopped": fitted.stopped, "notes": fitted.messages, "scores": {},
         "base": None if base is None else {"path": runs.address(base.path), "weights": base.card["weights"]},
-        "blocks": block_stats(model, plan.data),
+        "blocks": block_stats(model, plan.data, n=min(2000, max(64, 2**25 // model.codes.size))),  # maps are large
     }  # fmt: skip
     picture = previews.picture(model, plan.data, card["seed"], fitted.rows)
     run = Run(model, card, pd.DataFrame(fitted.rows), learner.settings, picture=picture)

@@ -8,8 +8,9 @@ import pytest
 import torch
 import toys
 from metrics.block_oracles import APART, SHORTCUT, Laid, Sight
+from metrics.mixing_oracles import FEATURE, LAYOUT, Finder, Generator, Mixer, Reader, Tiles
 
-from disentkit import cli, judging, metrics, runs, scores, workbench
+from disentkit import cli, judging, metrics, runs, scores, segmenter, workbench
 from disentkit.codes import Block, CodeSpace, gaussian_blocks
 from disentkit.data import combinations
 from disentkit.data.base import ArrayData
@@ -329,3 +330,108 @@ def test_directions_of_a_renderer_are_measured():
 def test_nothing_is_scored_without_encoder_and_directions():
     with pytest.raises(UserError, match="train directions on this run"):
         measure(toys.Dots())
+
+
+# ---- mixing
+
+DRAWN = {"mask_iou", "frechet", "drawn_clusters", "pose_invariance"}
+ENCODED = {"transfer", "self_recombination", "code_clusters", "texture_distance", "pose_r2"}
+ALWAYS = {"judge", "segmenter", "settings", "gates"}
+
+
+@pytest.fixture
+def tiles(monkeypatch):
+    """Judge and segmenter that are never wrong, few pictures, and the data."""
+    monkeypatch.setattr(judging, "judge_of", Reader)
+    monkeypatch.setattr(segmenter, "segmenter_of", Finder)
+    for name in ("MIXES", "DRAWN", "COMPARED", "CODES", "POSES", "RECOMBINED", "TURNED", "MASKS"):
+        monkeypatch.setattr(scores, name, 120)
+    return Tiles()
+
+
+class TiedMixer(Mixer):
+    def tied(self, n, rng):
+        return self.prior(n, rng)
+
+
+def test_a_perfect_mixer_meets_every_gate(tiles):
+    found = scores.measure(TiedMixer(), tiles)
+    assert set(found) == DRAWN | ENCODED | ALWAYS and json.loads(json.dumps(found, allow_nan=False)) == found
+    names = ["mask IoU", *(f"mixing accuracy of {name}" for name in ("background", "shape", "texture"))]
+    assert list(found["gates"]) == [*names, "NMI of E_p and shape"]
+    assert all(gate["met"] and gate["measured"] == 1 for gate in found["gates"].values())
+    assert [gate["asked"] for gate in found["gates"].values()] == [0.7, 0.6, 0.6, 0.4, 0.6]
+    assert found["judge"] == dict.fromkeys(["background", "shape", "texture", "rotation"], 1.0)
+    assert found["transfer"]["matrix"]["texture"] == {"background": 0, "shape": 0, "texture": 1, "pose": 0}
+    assert found["transfer"]["right"]["rotation"] == "pose" and found["transfer"]["all_right"] == 1
+    assert set(found["frechet"]) == {"free", "free_floor", "tied", "tied_floor"}
+    assert found["drawn_clusters"]["accuracy"] == found["code_clusters"]["accuracy"] == {"p": 1, "c": 1, "b": 1}
+    assert found["pose_invariance"]["shape"]["same"] == 1 and found["texture_distance"]["mixed"] == 0
+
+
+def test_gates_that_are_missed_say_so(tiles):
+    found = scores.measure(Mixer({**LAYOUT, "p": [], "c": ["texture", "shape"]}), tiles)
+    assert found["gates"]["mixing accuracy of shape"] == {"asked": 0.6, "measured": 0, "met": False}
+    assert not found["gates"]["NMI of E_p and shape"]["met"] and found["gates"]["mixing accuracy of texture"]["met"]
+    assert set(found["frechet"]) == {"free", "free_floor"}
+
+
+def test_without_an_encoder_what_needs_none_is_measured(tiles):
+    found = scores.measure(Generator(), tiles)
+    assert set(found) == DRAWN | ALWAYS and list(found["gates"]) == ["mask IoU"]
+
+
+def test_feature_mode_beside_the_code_mode_it_stands_on(tiles):
+    class Feature(Mixer):
+        base = Mixer({**LAYOUT, "z": []})
+
+    found = scores.measure(Feature(FEATURE), tiles)
+    assert set(found) == {"mask_iou"} | ENCODED - {"pose_r2"} | ALWAYS
+    gate = found["gates"]["mask IoU, feature mode above code mode"]
+    assert gate["met"] and gate["measured"] == pytest.approx(1 - found["mask_iou"]["code"], abs=1e-4)
+    assert "mask IoU" not in found["gates"] and found["transfer"]["diagonal"]["shape"] == 1
+    same = scores.measure_mixing(Feature(FEATURE), tiles, code=Mixer())
+    assert not same["gates"]["mask IoU, feature mode above code mode"]["met"] and same["mask_iou"]["code"] == 1
+    assert "code" not in scores.measure(Mixer(FEATURE), tiles)["mask_iou"]
+
+
+def test_mixing_is_not_measured_on_other_data(tiles):
+    with pytest.raises(UserError, match="data set 'dots' has no category 'background'"):
+        scores.measure(Mixer(), DOTS)
+    with pytest.raises(UserError, match="and 'arrays' draws none"):
+        scores.measure(Mixer(), ArrayData(np.zeros((4, 16, 16, 3), np.uint8)))
+
+
+@pytest.mark.slow
+def test_the_methods_themselves(tiles, monkeypatch):
+    """FineGAN, MixNMatch and its feature mode on emblems, all as they begin; so are judge and segmenter."""
+    from disentkit import judges
+    from disentkit.data import emblems
+    from disentkit.methods import finegan, mixnmatch, mixnmatch_feature
+
+    data = emblems.load(32, few=True)
+    judge = judges.Judge(judges.Settings(width=4), data.spec).eval()
+    judge.card = {"accuracy": dict.fromkeys(data.space.names, 0.99)}
+    monkeypatch.setattr(judging, "judge_of", lambda data: judge)
+    finder = segmenter.Segmenter(segmenter.Settings(width=4, size=32), data.spec).eval()
+    monkeypatch.setattr(segmenter, "segmenter_of", lambda data: finder)
+    for name in ("MIXES", "DRAWN", "COMPARED", "CODES", "POSES", "RECOMBINED", "TURNED", "MASKS"):
+        monkeypatch.setattr(scores, name, 30)
+    few = {"z": 4, "parents": 4, "children": 8, "size": 32, "nets": "small", "wide": 0.5}
+    plain = finegan.StagedGenerator(data.image_shape, finegan.Settings(**few))
+    code = mixnmatch.MixNMatchModel(data.image_shape, mixnmatch.Settings(**few))
+    feature = mixnmatch_feature.FeatureMode(code, mixnmatch_feature.Settings(size=32))
+    before = {name: value.clone() for name, value in code.state_dict().items()}
+    found = [scores.measure(model, data) for model in (plain, code, feature)]
+    assert found[0]["judge"]["shape"] == 0.99 and [len(f["gates"]) for f in found] == [1, 5, 4]
+    assert set(found[0]["frechet"]) == {"free", "free_floor", "tied", "tied_floor"}
+    assert list(found[2]["transfer"]["matrix"]["shape"]) == ["background", "texture", "shape and pose"]
+    assert {"feature", "code", "area"} <= set(found[2]["mask_iou"])
+    assert all(torch.equal(value, before[name]) for name, value in code.state_dict().items())  # batch norm at rest
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_sweep_takes_mixing_scores(tiles):
+    from disentkit.members import _full
+
+    assert isinstance(_full(scores.measure(Generator(), tiles)), dict)

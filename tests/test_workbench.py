@@ -21,7 +21,9 @@ from disentkit.data.laws import Correlated, HeldOut
 from disentkit.errors import UserError
 
 METHODS = list(methods.METHODS)
-NO_VAES = ("infogan", "infowgan", "mix", "gzsnet", "aeds", "stargan", "elegant", "biggan", "directions")
+BOXED = ("finegan", "finegan_hard", "mixnmatch", "mixnmatch_feature")  # they learn from boxes, which emblems have
+NO_VAES = ("infogan", "infowgan", "mix", "gzsnet", "aeds", "stargan", "elegant", "biggan", "directions", *BOXED)
+SECOND = {"directions": "vae", "finegan_hard": "finegan", "mixnmatch_feature": "mixnmatch"}  # stages, and their bases
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
@@ -35,8 +37,9 @@ def smoke(method: str, **options) -> workbench.Run:
 
 
 def needed(method: str) -> dict:
-    """What a method must be given besides: directions are found in a trained model."""
-    return {"base": smoke("vae", steps=2)} if method == "directions" else {}
+    """What a method must be given besides: data with boxes, or a trained model to build on."""
+    more = {"data": "emblems"} if method in BOXED else {}
+    return more | ({"base": smoke(SECOND[method], steps=2, **more)} if method in SECOND else {})
 
 
 @pytest.fixture
@@ -55,13 +58,14 @@ def never(monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 def test_train_save_open_score(method, never):
     before, more = torch.get_rng_state(), needed(method)
+    name = f"{method}-{more.get('data', 'dsprites')}-smoke-s0"
     run = smoke(method, steps=6, **more)
     assert torch.equal(before, torch.get_rng_state())
-    assert run.path == runs.home() / "runs" / f"{method}-dsprites-smoke-s0"
+    assert run.path == runs.home() / "runs" / name
     assert (run.card["preset"], run.card["steps"], run.card["stopped"]) == ("smoke+", 6, "done")
     assert [row["name"] for row in run.stats] == list(run.model.codes.names)
     assert not (runs.home() / "working" / run.name).exists()
-    assert repr(run).startswith(f"Run({method}-dsprites-smoke-s0: 6 of 6 steps in ")
+    assert repr(run).startswith(f"Run({name}: 6 of 6 steps in ")
 
     opened = workbench.open_run(run.name)
     codes = getattr(run.model, "prior", run.model.codes.prior)(8, torch.Generator().manual_seed(0))
@@ -136,7 +140,7 @@ def test_a_run_finds_its_files_from_any_folder(monkeypatch, tmp_path):
 
 
 def test_what_fails_after_the_last_step_costs_no_training(monkeypatch):
-    def refuse(*args):
+    def refuse(*args, **more):
         raise RuntimeError("no statistics today")
 
     options = {"steps": 4, "seed": 3}
@@ -153,7 +157,7 @@ def test_what_fails_after_the_last_step_costs_no_training(monkeypatch):
 
 def test_other_threads_on_resume_are_said(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(workbench, "block_stats", lambda *a: 1 / 0)
+        patch.setattr(workbench, "block_stats", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             smoke("vae", steps=4, precision="float32")
     said = []
@@ -419,20 +423,25 @@ def test_picture_of_a_training(columns, monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_presets(method):
+def test_presets(method, monkeypatch):
+    monkeypatch.setattr(torch.nn.init, "orthogonal_", lambda weight, *a: weight)  # takes seconds where nets are wide
     presets = methods.learner_class(method).PRESETS
     assert {p for p, _ in presets} == {"smoke", "quick", "course", "paper"}
+    seen = set()
     for (preset, data), settings in presets.items():
         assert methods.settings_for(method, data, preset) is settings
         spec = _spec(data, settings.size)
-        learner = methods.learner_class(method)(settings, spec, _base(spec) if method == "directions" else None)
+        if (settings, spec.image_shape) in seen:
+            continue
+        seen.add((settings, spec.image_shape))
+        learner = methods.learner_class(method)(settings, spec, _base(method, data, preset, spec))
         x = torch.zeros(2, *learner.model.image_shape)
         codes = learner.model.encode(x) if models.can_encode(learner.model) else learner.model.codes.centre(2)
         assert learner.model.decode(codes).shape == x.shape
         rates = [getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name.startswith("lr")]
         assert settings.steps > 0 and settings.batch > 1 and rates and all(0 < rate < 0.1 for rate in rates)
         assert settings.size <= 32 if preset in ("smoke", "quick") else settings.size in (28, 32, 60, 64, 128)
-        least = 50 if method == "directions" else 500  # of which each moves all trajectories
+        least = {"directions": 50, "finegan_hard": 100}.get(method, 500)  # a step of these does much
         assert settings.steps <= 60 if preset == "smoke" else settings.steps >= least
         with pytest.raises(dataclasses.FrozenInstanceError):
             settings.size = 1
@@ -441,17 +450,23 @@ def test_presets(method):
         assert (paper.d, paper.batch, paper.steps, paper.lr, paper.size, paper.fc) == (10, 64, 300_000, 1e-4, 64, 128)
 
 
-def _base(spec):
-    """A run for directions: an untrained VAE."""
-    settings = dataclasses.replace(methods.settings_for("vae", "dsprites", "quick"), size=spec.image_shape[-1])
-    return types.SimpleNamespace(model=methods.learner_class("vae")(settings, spec).model)
+def _base(method: str, data: str, preset: str, spec):
+    """A run for second stages: an untrained model of the first one, as that preset has it; None for the others."""
+    if method not in SECOND:
+        return None
+    first = SECOND[method]
+    if first == "vae":
+        settings = dataclasses.replace(methods.settings_for("vae", "dsprites", "quick"), size=spec.image_shape[-1])
+    else:
+        settings = methods.settings_for(first, data, preset)
+    return types.SimpleNamespace(model=methods.learner_class(first)(settings, spec).model)
 
 
 def _spec(data: str, size: int):
     from disentkit.data.base import Spec
 
     coloured = ("folder", "shapes3d", "celeba", "chairs", "characters", "lpc", "sprites", "fonts", "fonts_folder",
-                "creatures", "ilab", "rafd", "scenes")  # fmt: skip
+                "creatures", "ilab", "rafd", "scenes", "emblems", "boxed")  # fmt: skip
     return Spec((3 if data in coloured else 1, size, size), toys.Dots.space)
 
 

@@ -130,6 +130,17 @@ _SETS = {
         "download": "none",
         "note": "an object before sky and ground, for directions; rho=0.7 ties the horizon to the object's height",
     },
+    "emblems": {
+        "load": "disentkit.data.emblems:load",
+        "fetch": "",
+        "factors": "background 10, shape 5, texture 20, rotation 9, aspect 7, x 7, y 7, scale 7, phase 12, pitch 8, "
+        "tint 5",
+        "images": "10,372,320,000",
+        "size": "64x64 colour, also 32 and 128",
+        "licence": "the kit's own",
+        "download": "none",
+        "note": "an object on a pattern, with its box; rho=0.75 ties patterns to textures, tree=false, few=true",
+    },
     "fonts": {
         "load": "disentkit.data.fonts:load",
         "fetch": "",
@@ -190,6 +201,16 @@ _SETS = {
         "download": "by hand",
         "note": "game characters of Reed et al.; path=FOLDER of sprites_*.mat, split='train', 'valid', 'test' or 'all'",
     },
+    "boxed": {
+        "load": "disentkit.data.boxed:load",
+        "fetch": "disentkit.data.boxed:fetch",
+        "factors": "label, where classes are known",
+        "images": "11,788 of CUB-200-2011, 20,580 of Stanford Dogs, 16,185 of Stanford Cars, or yours",
+        "size": "64x64 colour, also 32 and 128",
+        "licence": "each set's own terms",
+        "download": "by hand",
+        "note": "photographs with boxes, for FineGAN; path=FOLDER, layout=cub, dogs, cars or csv, split=train, most=N",
+    },
 }
 
 # Keys of a batch that are made of plain data by a wrapper, "module:class", called as wrapper(data, reads=keys).
@@ -198,6 +219,8 @@ _WRAPPERS = {
     "edges": "disentkit.data.groups:Groups",
     "strangers": "disentkit.data.groups:Groups",
     "mask": "disentkit.data.masked:Masked",
+    "full": "disentkit.data.views:Views",
+    "box": "disentkit.data.views:Views",
 }
 
 

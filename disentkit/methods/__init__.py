@@ -31,6 +31,10 @@ METHODS = {
     "elegant": ("disentkit.methods.elegant", "ELEGANT"),
     "biggan": ("disentkit.methods.biggan", "BigGAN"),
     "directions": ("disentkit.methods.directions", "Directions"),
+    "finegan": ("disentkit.methods.finegan", "FineGAN"),
+    "finegan_hard": ("disentkit.methods.hard_negatives", "HardNegatives"),
+    "mixnmatch": ("disentkit.methods.mixnmatch", "MixNMatch"),
+    "mixnmatch_feature": ("disentkit.methods.mixnmatch_feature", "MixNMatchFeature"),
 }
 
 
