@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ def data_to_card(data, settings, options: dict | None) -> dict:
     Paths become absolute, so that the run finds its files from any folder. Raises UserError for an option that no card
     can keep.
     """
+    if not isinstance(options, Mapping | None):
+        raise UserError(f"data_options= maps names to values, as {{'few': True}}, not {options!r}")
     if isinstance(data, str):
         options = {"size": settings.size, **(options or {})}
         paths = {key: Path(options[key]) for key in PATHS if isinstance(options.get(key), str | Path)}

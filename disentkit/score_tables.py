@@ -118,6 +118,8 @@ def _mixing_scores(scores: dict) -> list[str]:
             parts.append(f"NMI of codes {title}\n{table(cells, ('code', *factors))}")
     rows = [(name, f"{gate['measured']:.3f}", f"asked {gate['asked']:g}: {'met' if gate['met'] else 'missed'}")
             for name, gate in scores["gates"].items()]  # fmt: skip
+    if "boxes" in scores:
+        rows.append(("overlap of the boxes", f"{scores['boxes']:.3f}", "a segmenter's, with the true ones"))
     ious = {"of what is drawn": "generated", "code mode": "code", "feature mode": "feature"}
     rows += [(f"mask IoU, {said}", f"{scores['mask_iou'][key]:.3f}", "") for said, key in ious.items()
              if scores["mask_iou"].get(key) is not None]  # fmt: skip

@@ -174,7 +174,7 @@ def finished(
     changes = {k: options[k] for k in options if k in {f.name for f in dataclasses.fields(settings_class(method))}}
     wanted = settings_of(method, data, preset, options.get("settings"), changes)
     base = options.get("base")
-    base = open_run(base) if isinstance(base, str | Path) else base
+    base = _opened(base)
     measured = probes_to_card(options.get("probes", ()), options.get("probe_every"))
     source = data_to_card(data, wanted, options.get("data_options"))
     asked = [method, source["name"], source["options"], seed, dataclasses.asdict(wanted)]
@@ -245,6 +245,14 @@ def score(run: Run, data: Data | None = None, *, more: bool = False, **options) 
 # ---- the parts of train
 
 
+def _opened(base: str | Path | Run | None) -> Run | None:
+    if isinstance(base, str | Path):
+        return open_run(base)
+    if base is not None and not hasattr(base, "card"):
+        raise UserError(f"base= is a run, or names one, not {base!r}")
+    return base
+
+
 @dataclass
 class _Plan:
     """One training, checked and built: the learner, the data here and on the device, and what fit and the card get."""
@@ -278,7 +286,7 @@ def _plan(
     spec_data["fingerprint"] = here.fingerprint()
     with training.memory_told(settings.batch):
         there = like.there if like else here.to(target)
-    base = open_run(base) if isinstance(base, str | Path) else base
+    base = _opened(base)
     if base is not None and base.path is None:
         raise UserError(f"the base run '{base.name}' is not saved; save it first, with run.save()")
     if base is not None and base.card["data"]["name"] != data_name:

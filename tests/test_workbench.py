@@ -475,3 +475,17 @@ def test_settings_of_another_method(method, other):
     settings = methods.settings_for(other, "folder", "smoke")
     with pytest.raises(UserError, match="settings= takes the Settings of the method's file, not Settings"):
         workbench.train(method, data=toys.Dots(), settings=settings, size=16, say=toys.quiet)
+
+
+@pytest.mark.parametrize("options, told", [
+    ({"base": 3}, "base= is a run, or names one, not 3"),
+    ({"data_options": 3}, "data_options= maps names to values"),
+])  # fmt: skip
+def test_what_is_no_run_and_no_mapping_is_told(options, told):
+    with pytest.raises(UserError, match=told):
+        smoke("vae", **options)
+
+
+def test_data_without_boxes_are_told_what_is_needed():
+    with pytest.raises(UserError, match="its background stage needs boxes, which 'emblems' and 'boxed' have"):
+        smoke("finegan", data="dsprites")

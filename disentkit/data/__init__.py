@@ -252,13 +252,16 @@ def load(name: str, **options: Any) -> Data:
 def complete(data: Data, reads: Iterable[str]) -> Data:
     """The data themselves where their batches hold all keys in `reads`, else wrapped so that they do.
 
-    Keys that no wrapper makes are left to whoever draws. Raises ValueError where the data cannot be wrapped.
+    Keys that no wrapper makes are left to whoever draws. Raises ValueError where the data cannot be wrapped,
+    and for boxes outside their view.
     """
     wanted = [key for key in reads if key in _WRAPPERS]
     if wanted:
         import torch
 
-        have = data.sample(1, torch.Generator(data.device).manual_seed(0))
+        have = data.sample(32 if "box" in wanted else 1, torch.Generator(data.device).manual_seed(0))
+        if {"full", "box"} <= set(have):  # somebody's own: what is wrong with them shows here, not in the training
+            _function("disentkit.data.views:check_boxes")(have["box"], have["full"].shape[-1])
         missing = {_WRAPPERS[key] for key in wanted if key not in have}
         for place in sorted(missing):  # also those of its keys that are there: a wrapper replaces the whole batch
             data = _function(place)(data, reads=tuple(key for key in wanted if _WRAPPERS[key] == place))

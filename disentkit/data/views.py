@@ -55,6 +55,7 @@ class Views(Data):
     def to(self, device) -> Views:
         moved = super().to(device)
         moved.data, moved.drawer = self.data.to(device), self.drawer.to(device)
+        moved._segmenter = None  # opened again, there
         return moved
 
     def fingerprint(self) -> str:
@@ -88,7 +89,8 @@ class Views(Data):
             # Here, since a segmenter needs all of the kit, and the data must not need a segmenter.
             from disentkit.segmenter import segmenter_of
 
-            self._segmenter = segmenter_of(self.drawer.independent())
+            found = segmenter_of(self.drawer.independent())
+            self._segmenter = found if self.device.type == "cpu" else found.to(self.device)
         size = self.image_shape[-1]
         wide, _ = self.drawer.window(values, corners, size)
         return boxes_around(self._segmenter.mask(wide) > 0.5).to(values.device) * (self.drawer.side / size)
@@ -115,7 +117,7 @@ def box_overlap(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=1e-12), 1.0)
 
 
-def boxes_error(data: Data, n: int, rng: torch.Generator) -> float:
+def boxes_iou(data: Data, n: int, rng: torch.Generator) -> float:
     """The mean overlap (`box_overlap`) of a segmenter's boxes with the true ones, on n drawn views of a renderer."""
     views = Views(data)
     values = data.law.draw(data.space, n, rng)

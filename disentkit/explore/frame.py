@@ -203,7 +203,10 @@ def save(path: str | Path, picture: np.ndarray) -> Path:
     """Write a picture (H, W, 3) as PNG and return its path. Raises UserError where it cannot be written."""
     if not isinstance(path, str | Path):
         raise UserError(f"`path` names the file to write, for example 'sheet.png'; {path!r} is none")
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as e:  # nobody has that home
+        raise UserError(f"cannot save {path}: {e}; give another folder") from None
     if not path.parent.is_dir():
         raise UserError(f"cannot save {path.name}: there is no folder {path.parent}; make it first")
     try:

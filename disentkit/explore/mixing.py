@@ -96,7 +96,7 @@ class MixingBoard(Frame):
 
     @mode.setter
     def mode(self, mode: str) -> None:
-        self._way(mode)  # encodes: where that fails nothing has changed
+        self._way(_known(mode))  # encodes: where that fails nothing has changed
         self._mode, self._note = mode, ""
         self._switched()
         self._show()
@@ -112,7 +112,7 @@ class MixingBoard(Frame):
         state  as `board.state`; a row it leaves out is as after `reset`, the mode is `code` where it names none
         """
         given = dict(state) if isinstance(state, Mapping) else state
-        way = self._way(given.pop("mode", CODE) if isinstance(given, dict) else CODE)
+        way = self._way(_known(given.pop("mode", CODE)) if isinstance(given, dict) else CODE)
         n = len(self._pictures)
         return images.to_uint8(way.decode(way.mixed(complete(given, first_state(self.rows, n), n))))[0]
 
@@ -196,15 +196,13 @@ class MixingBoard(Frame):
         for name, row in way.rows.items():
             if factor in (name, row.label):
                 return name
-        if factor in way.unused:
+        if isinstance(factor, str) and factor in way.unused:
             raise ValueError(f"'{factor}' feeds nothing now: {way.unused[factor]}")
         raise ValueError(f"no factor '{factor}'; there are {', '.join(self.rows)}")
 
     def _way(self, mode: str | None = None) -> Recipe:
         """The recipe of a mode, by default the present one, with the codes of all pictures."""
         mode = self._mode if mode is None else mode
-        if mode not in (CODE, FEATURE):
-            raise ValueError(f"a mode is '{CODE}' or '{FEATURE}', not {mode!r}")
         if mode not in self._ways:
             raise ValueError("no feature model was given, so there is no feature mode: MixingBoard(..., feature=model)")
         if mode == FEATURE:
@@ -388,6 +386,12 @@ class MixingBoard(Frame):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {type(self.model).__name__}: {self.words}"
+
+
+def _known(mode: str) -> str:
+    if mode not in (CODE, FEATURE):
+        raise ValueError(f"a mode is '{CODE}' or '{FEATURE}', not {mode!r}")
+    return mode
 
 
 def _has_stages(model) -> bool:

@@ -32,13 +32,19 @@ def from_file(source: str | Path | bytes, shape: tuple[int, int, int], name: str
     Raises UserError, which names the file, for one that is missing, that is no picture, that is damaged, and, before it
     is decoded, for one of 50 megapixels or more.
     """
-    name = f"'{str(name or ('upload' if isinstance(source, bytes) else Path(source).name))[:80]}'"
-    if isinstance(source, bytes):
+    memory = isinstance(source, bytes | bytearray | memoryview)
+    name = " ".join(str(name or ("upload" if memory else Path(source).name)).split())
+    name = f"'{name[:80]}'"
+    if memory:
         source = io.BytesIO(source)
     else:
-        source = Path(source).expanduser()
-        if not source.is_file():
-            raise UserError(f"there is no file {name} in {source.parent}; give the path of a picture")
+        try:
+            source = Path(source).expanduser()
+            there = source.is_file()
+        except (OSError, RuntimeError, ValueError):  # a name that is too long, a home that nobody has, a zero byte
+            there = False
+        if not there:
+            raise UserError(f"there is no file {name} in {Path(source).parent}; give the path of a picture")
     channels, size = shape[0], _side(shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, on large and on odd files: what matters is said here
@@ -74,7 +80,8 @@ def from_array(array, shape: tuple[int, int, int]) -> Tensor:
     """
     wanted = "a picture is (C, H, W) with 1 or 3 channels, in 0 ... 1 or uint8"
     try:
-        x = torch.as_tensor(array).detach().cpu()
+        x = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+        x = x.detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{wanted}, or the path of a file, not {type(array).__name__}") from None
     x = x[0] if x.ndim == 4 and len(x) == 1 else x

@@ -55,8 +55,10 @@ def settings_for(method: str, data: str, preset: str):
     one_of("preset", preset, dict.fromkeys(p for p, _ in presets))
     if (preset, data) not in presets:
         pairs = ", ".join(f"{p}/{d}" for p, d in presets)
+        boxed = "box" in learner_class(method).reads
+        needs = "; its background stage needs boxes, which 'emblems' and 'boxed' have" if boxed else ""
         raise UserError(
-            f"{method} has no preset '{preset}' for data '{data}'; it has {pairs}. Or give your own settings=."
+            f"{method} has no preset '{preset}' for data '{data}'; it has {pairs}{needs}. Or give your own settings=."
         )
     return presets[preset, data]
 

@@ -380,6 +380,13 @@ def check(s: Settings) -> None:
     for name in (name for name in vars(s) if name.startswith("lam_")):
         if not 0 <= getattr(s, name) < math.inf:
             raise UserError(f"{name} must be a number of 0 or more, not {getattr(s, name)}")
+    if s.boxes == "segmenter":
+        raise UserError("boxes of a segmenter are an option of the data: data_options={'boxes': 'segmenter'}")
+    for name in ("boxes", "cosine", "grey"):
+        if not isinstance(getattr(s, name), bool):
+            raise UserError(f"{name} is true or false, not {getattr(s, name)!r}")
+    if s.wide > 16 or max(s.z, s.children) > 10_000:  # before memory runs out
+        raise UserError(f"wide={s.wide:g}, z={s.z}, children={s.children}: take 16, 10,000 and 10,000 at most")
     if s.batch < 2:
         raise UserError(f"batch norm needs two pictures: batch must be 2 or more, not {s.batch}")
     if not 0 <= s.ema < 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from disentkit.data.emblems import SIZES, SPACE, Emblems, Tree
 from disentkit.data.laws import Real
-from disentkit.data.views import Views, boxes_around, boxes_error
+from disentkit.data.views import Views, boxes_around, boxes_iou
 
 CHANGES = ("background", "shape", "texture", "rotation", "aspect", "x", "scale", "phase", "pitch", "tint")
 
@@ -71,5 +71,5 @@ if __name__ == "__main__":
         print("\noverlap of a segmenter's boxes with the true ones")
         for few in (False, True):
             for size in (32, 64):
-                share = boxes_error(Emblems(size, few=few), 2000, torch.Generator().manual_seed(1))
+                share = boxes_iou(Emblems(size, few=few), 2000, torch.Generator().manual_seed(1))
                 print(f"{size:6} {'few' if few else 'all'} {share:6.3f}", flush=True)

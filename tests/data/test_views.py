@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from disentkit import data
-from disentkit.data import emblems, views
+from disentkit.data import complete, emblems, views
+from disentkit.data.base import ArrayData
 from disentkit.data.emblems import SPACE, Emblems, Tree
 from disentkit.data.laws import Real
 from disentkit.data.scenes import Scenes
-from disentkit.data.views import Views, box_overlap, boxes_around, boxes_error, check_boxes
+from disentkit.data.views import Views, box_overlap, boxes_around, boxes_iou, check_boxes
 
 
 def generator(seed=0):
@@ -153,8 +154,8 @@ def test_a_segmenters_boxes_are_around_what_it_finds_in_the_same_view(size, segm
 
 def test_the_loss_by_a_segmenter_is_an_overlap(segmenters):
     renderer = Emblems(64, few=True)
-    share = boxes_error(renderer, 100, generator())
-    assert 0.7 < share < 1 and share == boxes_error(renderer, 100, generator())
+    share = boxes_iou(renderer, 100, generator())
+    assert 0.7 < share < 1 and share == boxes_iou(renderer, 100, generator())
 
 
 def test_a_segmenter_that_finds_nothing_gives_empty_boxes():
@@ -212,6 +213,15 @@ def test_boxes_outside_the_picture_are_named():
     for other in (None, "boxes", [[1, 2, 3, 4], [1]]):
         with pytest.raises(ValueError, match=r"boxes must be \(n, 4\), each x1, y1, x2, y2, not "):
             check_boxes(other, 62)
+
+
+def test_boxes_of_somebodys_own_are_checked_before_a_training():
+    class Own(ArrayData):
+        def sample(self, n, rng):
+            return super().sample(n, rng) | {"full": torch.rand(n, 3, 32, 32), "box": torch.tensor([[0.0, 0, 40, 9]])}
+
+    with pytest.raises(ValueError, match="box 0, \\(0, 0, 40, 9\\), does not lie within 0 ... 32"):
+        complete(Own(torch.rand(4, 3, 32, 32)), ("x", "full", "box"))
 
 
 def test_bad_input():

@@ -218,7 +218,8 @@ def test_a_mode_that_fails_changes_nothing():
     assert mixed.picture.value == before and not mixed.buttons["pose from 1"].disabled
     mixed.buttons["pose from 1"].click()
     assert mixed.error == "" and mixed.picture.value != before
-    for mode, told in (("both", "a mode is 'code' or 'feature', not 'both'"), (1, "a mode is 'code' or 'feature'")):
+    known = "a mode is 'code' or 'feature', not "
+    for mode, told in (("both", f"{known}'both'"), (1, known), (None, f"{known}None")):
         with pytest.raises(ValueError, match=told):
             mixed.mode = mode
     with pytest.raises(ValueError, match="no feature model was given, so there is no feature mode"):
@@ -517,6 +518,8 @@ def test_factors_and_pictures_that_are_not_there():
         (lambda: mixed.render({"pose": True}), "no source True"),
         (lambda: mixed.render([0, 1]), "a state is a mapping {row: picture}, not list"),
         (lambda: mixed.render({"mode": "none"}), "a mode is 'code' or 'feature', not 'none'"),
+        (lambda: mixed.render({"mode": None}), "a mode is 'code' or 'feature', not None"),
+        (lambda: mixed.pick([], 0), "no factor '[]'"),
         (lambda: mixed.render({"mode": "feature"}), "no feature model was given"),
         (lambda: sweep_sheet(Encoded(), X, {"pose": 9}), "no source 9; there are 5"),
         (lambda: sweep_sheet(Quarters(), torch.rand(3, 1, 16, 16)), "no block of Quarters has a picker"),

@@ -133,8 +133,18 @@ def test_what_is_no_picture_is_named(content, told, tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_what_holds_a_picture_is_taken_as_it_comes():
+    content, x = packed(Image.fromarray(pixels(8, 8, 3))), np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    for same in (bytearray(content), memoryview(content)):
+        assert torch.equal(from_file(same, SHAPE), from_file(content, SHAPE))
+    assert torch.equal(from_array(x[:, ::-1], SHAPE), from_array(x, SHAPE).flip(2))
+    assert torch.equal(from_array(Image.fromarray(x), SHAPE), from_array(x, SHAPE))
+    with pytest.raises(UserError, match="^'a b.png' is no picture"):  # one line, whatever the name
+        from_file(b"none", SHAPE, "a\nb.png")
+
+
 def test_files_and_arrays_that_are_none(tmp_path):
-    for source in (tmp_path / "none.png", str(tmp_path / "none.png"), tmp_path):
+    for source in (tmp_path / "none.png", str(tmp_path / "none.png"), tmp_path, "~nobody-has-this/x.png", "n" * 5000):
         with pytest.raises(UserError, match="there is no file '.*' in .*; give the path of a picture"):
             from_file(source, SHAPE)
     for array, told in (

@@ -519,6 +519,9 @@ def test_patches_are_told_apart_and_codes_are_read():
 @pytest.mark.parametrize("settings, message", [
     ({"lam_area": -1.0}, "lam_area must be a number of 0 or more, not -1"),
     ({"sharpen": 0}, "sharpen must be"),
+    ({"boxes": "segmenter"}, "boxes of a segmenter are an option of the data: data_options="),
+    ({"cosine": "yes"}, "cosine is true or false, not 'yes'"),
+    ({"wide": 1e9}, "take 16, 10,000 and 10,000 at most"),
     ({"batch": 1}, "batch norm needs two pictures: batch must be 2 or more, not 1"),
     ({"ema": 1.0}, "ema must be 0 or more and below 1, not 1.0"),
     ({"nets": "finegan"}, "no table 'finegan' for pictures of 32 pixels"),
