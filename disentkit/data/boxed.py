@@ -10,9 +10,8 @@ seen twice, as in the authors' public code:
     full view    the whole picture, its shorter side brought to 76/64 of the view (126, 62, 32 at 128, 64, 32 pixels); a
                  random crop, flipped or not by a toss of its own, and the box goes along
 
-Of a window or picture longer than twice its shorter side only that much is kept, around the box: no authors' step, but
-it bounds the memory. Both are read once and kept as uint8, one after another without padding, so that the crops of a
-batch are one look-up by index.
+Of a window or picture longer than twice its shorter side only that much is kept, around the box: no authors' step, it
+bounds the memory. Both are kept as uint8, one after another without padding: a batch's crops are one look-up by index.
 """
 
 from __future__ import annotations

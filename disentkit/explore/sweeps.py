@@ -19,6 +19,7 @@ from disentkit import models
 from disentkit.explore import images
 from disentkit.explore.frame import Sources, checked, count, sources_of
 from disentkit.explore.paths import captioned
+from disentkit.metrics.mixes import pickers
 
 STAGE = 128  # pixels: the height up to which an intermediate picture is enlarged
 State = Mapping[str, int]
@@ -81,11 +82,8 @@ def recipe(model, sources: Sources) -> Recipe:
         raise ValueError(
             f"no block of {type(model).__name__} has a picker, so no factor can be fed; Mixer takes any model"
         )
-    together: dict[str, list] = {}
-    for block in model.codes:
-        together.setdefault(block.picker or block.name, []).append(block)
-    rows = {name: Row(name, tuple(block.name for block in blocks)) for name, blocks in together.items()
-            if any(sources.hold(block) for block in blocks)}  # fmt: skip
+    rows = {name: Row(name, tuple(blocks)) for name, blocks in pickers(model.codes).items()
+            if any(sources.hold(model.codes[block]) for block in blocks)}  # fmt: skip
     if not rows:
         raise ValueError(f"no encoder reads a block of {type(model).__name__}, so there is nothing to mix")
     return Recipe(model, rows, {}, sources.codes)
@@ -102,11 +100,8 @@ def feature_recipe(model, base: Recipe) -> Recipe:
         raise ValueError(f"the feature model makes pictures {shape}, the model {wanted}; they must be of one size")
     if not models.can_encode(model):
         raise ValueError(f"the feature model {kind} has no encoder, so it reads no pictures")
-    together: dict[str, list[str]] = {}
-    for block in model.codes:
-        together.setdefault(block.picker or block.name, []).append(block.name)
     feeds, unused = {}, {}
-    for picker, blocks in together.items():
+    for picker, blocks in pickers(model.codes).items():
         names = [name for name in ([picker] if picker in base.rows else picker.split(" and ")) if name in base.rows]
         if not names:
             have = ", ".join(base.rows)

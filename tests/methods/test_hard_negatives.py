@@ -2,7 +2,6 @@
 
 import copy
 import types
-from functools import partial
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from disentkit.errors import UserError
 from disentkit.machine import seeded
 from disentkit.methods import finegan, mixnmatch
 from disentkit.methods.hard_negatives import HardNegatives, Settings
+from disentkit.metrics.blocks import block_stats
 
 SPEC = Spec((3, 32, 32))
 BASE = finegan.Settings(
@@ -173,7 +173,7 @@ def hard_runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISENTKIT_HOME", str(tmp_path_factory.mktemp("hard")))
         patch.setattr(plots, "training_picture", lambda rows, history: b"a picture that takes no time")
-        patch.setattr(workbench, "block_stats", partial(workbench.block_stats, n=70))
+        patch.setattr(workbench, "block_stats", lambda model, data, **more: block_stats(model, data, n=70))
         quiet = {"device": "cpu", "threads": 1, "say": toys.quiet, "data": load("emblems", size=32, few=True)}
         base = workbench.train("finegan", settings=BASE, **quiet)
         own = Settings(pool=2, size=32, batch=4, steps=2)

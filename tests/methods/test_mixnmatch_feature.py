@@ -2,7 +2,6 @@
 
 import copy
 import types
-from functools import partial
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from disentkit.errors import UserError
 from disentkit.machine import seeded
 from disentkit.methods import finegan, mixnmatch, mixnmatch_feature
 from disentkit.methods.mixnmatch_feature import MixNMatchFeature, Settings
+from disentkit.metrics.blocks import block_stats
 
 SPEC = Spec((3, 32, 32))
 BASE = {"z": 4, "parents": 2, "children": 4, "wide": 0.5, "size": 32, "batch": 4, "steps": 2}
@@ -260,7 +260,7 @@ def both_runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISENTKIT_HOME", str(tmp_path_factory.mktemp("feature")))
         patch.setattr(plots, "training_picture", lambda rows, history: b"a picture that takes no time")
-        patch.setattr(workbench, "block_stats", partial(workbench.block_stats, n=70))
+        patch.setattr(workbench, "block_stats", lambda model, data, **more: block_stats(model, data, n=70))
         quiet = {"device": "cpu", "threads": 1, "say": toys.quiet, "data": load("emblems", size=32, few=True)}
         base = workbench.train("mixnmatch", settings=mixnmatch.Settings(**BASE), **quiet)
         kept = copy.deepcopy(dict(base.model.state_dict()))
