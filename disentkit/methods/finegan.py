@@ -45,7 +45,7 @@ from disentkit.nets import finegan as nets
 
 STAGES = ("background", "parent_foreground", "parent_mask", "parent", "child_foreground", "child_mask", "child")
 BETAS = (0.5, 0.999)
-AREA = (0.05, 0.4)  # where a mask's mean may lie before lam_area counts
+AREA = (0.05, 0.3)  # where a mask's mean may lie before lam_area counts
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Settings:
     lam_b     the weight of the background's adversarial loss
     lam_aux   the weight of L_bg_aux; 0 leaves the auxiliary head out of G's loss
     boxes     False takes every patch for background (w = 1), as if there were no boxes
-    lam_area  ours, off: how far a picture's mask has its mean outside 0.05 ... 0.4, times this, for both masks
+    lam_area  ours, off: how far a picture's mask has its mean outside 0.05 ... 0.3, times this, for both masks
     lam_sharp ours, off: the mean of 4 m (1 - m) of both masks, times this; 1 where a mask is half open, 0 where sure.
               It grows from 0 over `sharpen` steps: told to be sure too soon, the child's mask closes
     grey      ours, off: P_f has no colour. Where few children share a parent, its colour can stand for theirs, and what
@@ -90,12 +90,12 @@ class Settings:
 
 
 # Minutes or an hour instead of days: 32 pixels (64 take five times as long), faster players whose rates fall, masks
-# that are told to be sure. Codes for data of 4 shapes and 8 textures, as emblems with few=True are.
+# that are told to be sure. QUICK has codes for emblems with few=True (4 shapes, 8 textures), COURSE for all (5 and 20).
 QUICK = Settings(
     z=8, parents=4, children=8, lam_area=20.0, lam_sharp=1.0, sharpen=300, grey=True, lr=1e-3, lr_D=5e-4, cosine=True,
     ema=0.99, steps=800, size=32,
 )  # fmt: skip
-COURSE = replace(QUICK, lr=4e-4, lr_D=2e-4, ema=0.999, steps=3_000)
+COURSE = replace(QUICK, parents=5, children=20, lr=4e-4, lr_D=2e-4, ema=0.999, steps=5_000)
 PAPER = Settings(z=100, parents=20, children=200, nets="finegan", steps=442_000, size=128)
 SMOKE = {"wide": 0.5, "batch": 8, "steps": 8}
 SETS = ("emblems", "boxed")
@@ -213,7 +213,7 @@ def fake_loss(logits: Tensor) -> Tensor:
 
 
 def area_loss(mask: Tensor) -> Tensor:
-    """How far each picture's mean of a mask (N, 1, H, H) lies outside 0.05 ... 0.4, a mean over pictures."""
+    """How far each picture's mean of a mask (N, 1, H, H) lies outside 0.05 ... 0.3, a mean over pictures."""
     area = mask.mean((1, 2, 3))  # (N,)
     return ((AREA[0] - area).relu() + (area - AREA[1]).relu()).mean()
 

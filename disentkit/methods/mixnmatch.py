@@ -69,7 +69,7 @@ class Settings(finegan.Settings):
 
 
 QUICK = Settings(**asdict(replace(finegan.QUICK, steps=650)), lr_E=1e-3)
-COURSE = Settings(**asdict(replace(finegan.COURSE, steps=4_500)), lr_E=4e-4)
+COURSE = Settings(**asdict(replace(finegan.COURSE, steps=10_000)), lr_E=4e-4)
 PAPER = Settings(z=100, parents=20, children=200, nets="mixnmatch", batch=12, steps=589_000, size=128)
 
 

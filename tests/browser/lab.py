@@ -207,18 +207,22 @@ def press(handle, key: str, times: int = 1) -> None:
 
 def pixels(image) -> np.ndarray:
     """What an <img> shows, (H, W, 3) uint8 at its own size, read back through a canvas."""
-    # decode() fails where the picture is replaced meanwhile, as a busy machine does while a slider moves.
-    image.evaluate("""async img => {
-        for (let tries = 0; tries < 50; tries++) {
-            try { return await img.decode(); } catch { await new Promise(later => setTimeout(later, 100)); }
-        }
-        return img.decode();
-    }""")
-    url = image.evaluate("""img => {
+    # A picture may be replaced at any moment, as a busy machine does while a slider moves: decode() then fails, or the
+    # picture has no size although decode() was through. Both pass, and nothing can come between the test and the copy.
+    url = image.evaluate("""async img => {
         const canvas = document.createElement('canvas');
-        canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;
-        canvas.getContext('2d').drawImage(img, 0, 0);
-        return canvas.toDataURL('image/png');
+        for (let tries = 0; tries < 50; tries++) {
+            try {
+                await img.decode();
+                if (img.complete && img.naturalWidth > 0) {
+                    canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;
+                    canvas.getContext('2d').drawImage(img, 0, 0);
+                    return canvas.toDataURL('image/png');
+                }
+            } catch { }
+            await new Promise(later => setTimeout(later, 100));
+        }
+        throw new Error('no picture within 5 s');
     }""")
     return unpack(base64.b64decode(url.partition(",")[2]))
 

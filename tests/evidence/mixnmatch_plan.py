@@ -16,7 +16,7 @@ from disentkit.methods import METHODS, settings_for
 evidence = figures.evidence
 DATA, DATA_OPTIONS = "emblems", {"few": True}  # 4 backgrounds, 4 shapes, 8 textures
 CODES = {"parents": 4, "children": 8}  # as many as the data have; {} takes the preset's
-STEPS: dict[str, int] = {"variants": 250}  # part -> steps, where they are not the preset's
+STEPS: dict[str, int] = {"variants": 400}  # part -> steps, where they are not the preset's
 SEEDS = (0, 1, 2)
 METHOD_OF = {"MixNMatch": "mixnmatch", "FineGAN": "finegan"}  # name in the tables -> method
 PARTS = ("quick", "variants", "shipped")
