@@ -115,6 +115,13 @@ def test_variants_differ_in_what_they_are_called_after():
         assert trial.options or settings != full
 
 
+def test_the_whole_method_has_all_seeds_and_is_that_of_quick():
+    whole = [(t.changes, t.settings("quick"), t.seed) for t in plan.variants("quick") if t.label == "full"]
+    mixing = [t for t in plan.trials("quick", ["quick"]) if t.label == "MixNMatch"]
+    quick = [(t.changes, t.settings("quick"), t.seed) for t in mixing]
+    assert whole == quick and [seed for *_, seed in whole] == list(plan.SEEDS)
+
+
 def test_codes_are_those_of_the_data():
     s = plan.variants("quick")[0].settings("quick")
     data = datasets.load(plan.DATA, size=s.size, **plan.DATA_OPTIONS)
@@ -137,8 +144,6 @@ def test_a_version_is_that_of_code_settings_and_measures(monkeypatch):
     mixnmatch._measuring.cache_clear()
     monkeypatch.setattr(plan, "DATA_OPTIONS", {})
     assert plan.training_version(full, "quick") != trained
-    monkeypatch.setattr(plan, "STEPS", {"variants": 7})
-    assert plan.variants("quick")[0].settings("quick").steps == 7 != plan.variants("smoke")[0].settings("smoke").steps
     assert "methods/finegan.py" in plan.figures.files_behind("methods/mixnmatch.py")
 
 

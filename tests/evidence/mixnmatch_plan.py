@@ -16,7 +16,6 @@ from disentkit.methods import METHODS, settings_for
 evidence = figures.evidence
 DATA, DATA_OPTIONS = "emblems", {"few": True}  # 4 backgrounds, 4 shapes, 8 textures
 CODES = {"parents": 4, "children": 8}  # as many as the data have; {} takes the preset's
-STEPS: dict[str, int] = {"variants": 400}  # part -> steps, where they are not the preset's
 SEEDS = (0, 1, 2)
 METHOD_OF = {"MixNMatch": "mixnmatch", "FineGAN": "finegan"}  # name in the tables -> method
 PARTS = ("quick", "variants", "shipped")
@@ -48,22 +47,23 @@ class Trial:
 def trials(preset: str, parts=PARTS) -> list[Trial]:
     """The trainings of the parts, in the order of the tables. No seed was chosen.
 
-    "full" and the first of the seeds are one training where both parts have as many steps.
+    "full" of the variants is MixNMatch of the seeds, so each of these trainings is made once.
     """
     found = []
     if "quick" in parts:
-        known = CODES | _steps("quick", preset)
         pairs = [(label, seed) for seed in SEEDS for label in METHOD_OF]  # side by side: the same machine
-        found += [Trial(label, METHOD_OF[label], known, seed=seed) for label, seed in pairs]
+        found += [Trial(label, METHOD_OF[label], CODES, seed=seed) for label, seed in pairs]
     if "variants" in parts:
         found += variants(preset)
     return found
 
 
 def variants(preset: str) -> list[Trial]:
-    """MixNMatch with one thing changed; what the preset is already is left out."""
-    known = CODES | _steps("variants", preset)
-    plain = Trial("full", changes=known)
+    """MixNMatch, and with one thing changed; what the preset is already is left out.
+
+    The whole method has all seeds, which says how far seeds differ; the others the first one.
+    """
+    whole = [Trial("full", changes=CODES, seed=seed) for seed in SEEDS]
     changes = {
         "one joint critic": {"critics": "one"},
         "no critics": {"critics": "none"},
@@ -77,15 +77,10 @@ def variants(preset: str) -> list[Trial]:
         "parents in colour": {"grey": False},
         "nothing of ours": {"lam_area": 0.0, "lam_sharp": 0.0, "grey": False, "cosine": False},  # as in both papers
     }
-    found = [plain, *(Trial(label, changes=known | change) for label, change in changes.items())]
-    found += [Trial("boxes of a segmenter", changes=known, options={"boxes": "segmenter"})]
-    usual = plain.settings(preset)
-    return [t for t in found if t is plain or t.options or t.settings(preset) != usual]
-
-
-def _steps(part: str, preset: str) -> dict[str, int]:
-    """The steps of a part as a setting; smoke has its own."""
-    return {"steps": STEPS[part]} if part in STEPS and preset != "smoke" else {}
+    found = [Trial(label, changes=CODES | change) for label, change in changes.items()]
+    found += [Trial("boxes of a segmenter", changes=CODES, options={"boxes": "segmenter"})]
+    usual = whole[0].settings(preset)
+    return whole + [t for t in found if t.options or t.settings(preset) != usual]
 
 
 def training_version(trial: Trial, preset: str, *scored: str) -> str:
