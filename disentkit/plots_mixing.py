@@ -130,7 +130,7 @@ def transfer_heatmap(matrix: pd.DataFrame, chance: Mapping[str, float] | pd.Seri
 
 
 def ablation_table(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Variants x scores, the mean over seeds and behind it the spread (largest minus smallest, half of it).
+    """Variants x scores, the mean over seeds and, where there are several, half of largest minus smallest behind it.
 
     A column's colours run from its worst variant to its best; of `LOWER` scores the low ones are good. A column in
     which all variants are the same has no colour. NaN is left empty.
@@ -157,8 +157,8 @@ def ablation_table(frame: pd.DataFrame, title: str = "") -> Figure:
     figure = Figure(figsize=(0.085 * longest + 0.5 + 0.82 * len(scores), 1.2 + 0.34 * len(mean)), layout="constrained")
     axes = figure.subplots()
     texts = np.array([f"{value:.2f}" for value in values.ravel()], object).reshape(values.shape)
-    if by.size().max() > 1:
-        texts += np.array([f" ±{value:.2f}" for value in half.to_numpy().ravel()], object).reshape(values.shape)
+    for row in np.flatnonzero(by.size() > 1):
+        texts[row] += np.array([f" ±{value:.2f}" for value in half.iloc[row]], object)
     _cells(axes, values, shade, texts, 7)
     heads = [str(c).replace("_", "\n") + ("\n(low)" if str(c).startswith(LOWER) else "") for c in scores]
     axes.set_xticks(range(len(scores)), heads, fontsize=8)
