@@ -27,6 +27,7 @@ evidence: env
 	.venv/bin/python tests/evidence/figures.py
 	.venv/bin/python tests/evidence/run.py $(ARGS)
 	.venv/bin/python tests/evidence/mix.py
+	.venv/bin/python tests/evidence/mixnmatch.py
 	.venv/bin/python tests/evidence/gzsnet.py
 	.venv/bin/python tests/evidence/directions.py
 

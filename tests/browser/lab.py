@@ -232,7 +232,7 @@ def unpack(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def until(condition, seconds: float = 15, what: str = "what the test waits for") -> None:
+def until(condition, seconds: float = 30, what: str = "what the test waits for") -> None:
     """Poll `condition()` until it is true; raises AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
