@@ -349,7 +349,7 @@ def test_updates_move_their_own_players_only():
 
 def test_critics_tell_pairs_apart_and_are_fooled():
     """The critics' loss falls on fixed pairs, and one step of G and E down L_pair lowers it."""
-    learner, x = build(lr_D=2e-3), 2 * batch()["x"] - 1
+    learner, x = build(lr_pair=2e-3), 2 * batch()["x"] - 1
     y = drawn(learner)
     C, real = learner.G(*y).C.detach(), {k: v.detach() for k, v in learner.codes_of(inferred(learner)).items()}
     opt = learner.optimizers()
