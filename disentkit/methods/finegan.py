@@ -95,7 +95,7 @@ QUICK = Settings(
     z=8, parents=4, children=8, lam_area=20.0, lam_sharp=1.0, sharpen=300, grey=True, lr=1e-3, lr_D=5e-4, cosine=True,
     ema=0.99, steps=800, size=32,
 )  # fmt: skip
-COURSE = replace(QUICK, parents=5, children=20, lr=4e-4, lr_D=2e-4, ema=0.999, steps=5_000)
+COURSE = replace(QUICK, parents=5, children=20, lr=4e-4, lr_D=1e-4, ema=0.999, steps=5_000)
 PAPER = Settings(z=100, parents=20, children=200, nets="finegan", steps=442_000, size=128)
 SMOKE = {"wide": 0.5, "batch": 8, "steps": 8}
 SETS = ("emblems", "boxed")
