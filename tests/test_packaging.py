@@ -331,8 +331,8 @@ def test_offline_wheels(checkout, tmp_path):
     ("lab", [".venv/bin/disentkit lab --no-browser"]),
     ("test", [".venv/bin/python -m pytest tests --no-browser"]),
     ("evidence", [".venv/bin/python tests/evidence/figures.py", ".venv/bin/python tests/evidence/run.py --no-browser",
-                  ".venv/bin/python tests/evidence/mix.py", ".venv/bin/python tests/evidence/gzsnet.py",
-                  ".venv/bin/python tests/evidence/directions.py"]),
+                  ".venv/bin/python tests/evidence/mix.py", ".venv/bin/python tests/evidence/mixnmatch.py",
+                  ".venv/bin/python tests/evidence/gzsnet.py", ".venv/bin/python tests/evidence/directions.py"]),
 ])
 def test_make_targets(target, commands):
     if shutil.which("make") is None:
