@@ -14,6 +14,7 @@ import asyncio
 import statistics
 import sys
 import time
+from dataclasses import replace
 
 import torch
 
@@ -22,14 +23,14 @@ from disentkit.methods import mixnmatch_feature
 from disentkit.methods.mixnmatch import COURSE, MixNMatchModel
 from disentkit.methods.mixnmatch_feature import FeatureMode
 
-EVENTS, LIMIT, PICTURES = 300, 40.0, 8
+EVENTS, LIMIT, PICTURES, SIZE = 300, 40.0, 8, 64
 
 
 def models() -> tuple[MixNMatchModel, FeatureMode]:
     """Code mode and feature mode."""
     torch.manual_seed(0)
-    code = MixNMatchModel((3, COURSE.size, COURSE.size), COURSE)
-    return code, FeatureMode(code, mixnmatch_feature.COURSE)
+    code = MixNMatchModel((3, SIZE, SIZE), replace(COURSE, size=SIZE))
+    return code, FeatureMode(code, replace(mixnmatch_feature.COURSE, size=SIZE))
 
 
 async def measure(mode: str, intermediate: bool) -> tuple[list[float], float, float]:

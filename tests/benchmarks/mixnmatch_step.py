@@ -1,13 +1,13 @@
 """One MixNMatch step, as `fit` does it, against the same step written plainly: ratios of steps/s within one run.
 
-    python tests/benchmarks/mixnmatch_step.py [--threads 1] [--rounds 5] [--steps 1] [--presets course quick]
+    python tests/benchmarks/mixnmatch_step.py [--threads 1] [--rounds 5] [--steps 1] [--sizes 32 64]
 
 The plain step is the algorithm as one would type it in from the paper, in eager float32 PyTorch with default layout and
 default Adam. Sides are doubled before a convolution, codes are tiled to maps beside the features, pairs of pictures and
 of codes go through the critics one after the other, every critic's gradient is penalised by a call of its own, and
 nobody's weights are left out of a backward pass. It has the same weights, losses and updates, and a test of its own at
 the start: from the same weights and draws, without noise in the critics, both steps must find the same losses. To
-reach: 1.5 times at 64 pixels (`course`) on a CPU with bf16 instructions. Pictures are drawn beforehand, the contenders
+reach: 1.5 times at 64 pixels on a CPU with bf16 instructions. Pictures are drawn beforehand, the contenders
 take turns, and a ratio is the median over rounds of the ratio within a round.
 """
 
@@ -180,14 +180,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="steps of each contender in a round")
-    parser.add_argument("--presets", nargs="+", default=["quick", "course"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64], help="pictures' sides, all else as in quick")
     parser.add_argument("--batch", type=int, help="instead of the preset's")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    for preset in args.presets:
-        settings = settings_for("mixnmatch", "emblems", preset)
-        settings = replace(settings, batch=args.batch or settings.batch)
+    for size in args.sizes:
+        settings = settings_for("mixnmatch", "emblems", "quick")
+        settings = replace(settings, size=size, batch=args.batch or settings.batch)
         data, rng = Views(load(settings.size)), torch.Generator().manual_seed(0)
         batches = [data.sample(settings.batch, rng) for _ in range(3)]
         same_losses(settings, data.spec, batches)
@@ -198,7 +198,7 @@ def main() -> None:
         if machine.has_bf16(torch.device("cpu")):
             contenders["ours bf16"] = ours(settings, data.spec, batches, torch.bfloat16)
         rates = measure(contenders, args.rounds, args.steps)
-        print(f"{preset}: {settings.size} pixels, batch {settings.batch}, nets '{settings.nets}'")
+        print(f"{settings.size} pixels, batch {settings.batch}, nets '{settings.nets}'")
         for name, found in rates.items():
             line = f"  {name:14}  {1000 / statistics.median(found):8.1f} ms/step"
             if name != "plain float32":
