@@ -14,6 +14,7 @@ from metrics.mixing_oracles import LAYOUT, Finder, Generator, Mixer, Reader, Til
 from disentkit import data as datasets
 from disentkit import judging, runs, scores, segmenter
 from disentkit.errors import UserError
+from disentkit.methods import settings_for
 
 AGAIN = "run python tests/evidence/mixnmatch.py"
 PATHS = {"quick": "mixnmatch_quick", "variants": "mixnmatch_variants", "shipped": "mixnmatch_shipped"}
@@ -75,6 +76,12 @@ def test_the_stored_gates_are_those_of_the_shipped_runs():
     _, table = stored("shipped")
     now = pd.read_csv(mixnmatch.io.StringIO(mixnmatch._csv(mixnmatch.shipped())))
     pd.testing.assert_frame_equal(table, now, obj=f"other runs are shipped now: {AGAIN} --only shipped; table")
+
+
+def test_the_shipped_runs_are_of_the_present_preset():
+    for folder in mixnmatch.shipped_runs():
+        card = runs.read_card(folder)
+        assert card["settings"] == vars(settings_for(card["method"], plan.DATA, card["preset"])), folder.name
 
 
 @pytest.mark.parametrize("part", plan.PARTS)
@@ -260,7 +267,7 @@ def test_the_script_writes_tables_and_goes_on_where_it_stopped(tmp_path, monkeyp
     every, keep = plan.trials, ("full", "no critics")
     monkeypatch.setattr(
         plan, "trials", lambda preset, parts=plan.PARTS: [
-            t for t in every(preset, parts) if t.label in keep or (t.label in plan.METHOD_OF and t.seed == 0)
+            t for t in every(preset, parts) if t.seed == 0 and t.label in (*keep, *plan.METHOD_OF)
         ],
     )  # fmt: skip
     out = tmp_path / "out"

@@ -55,7 +55,8 @@ class Settings:
     lam_b     the weight of the background's adversarial loss
     lam_aux   the weight of L_bg_aux; 0 leaves the auxiliary head out of G's loss
     boxes     False takes every patch for background (w = 1), as if there were no boxes
-    lam_area  ours, off: how far a picture's mask has its mean outside 0.05 ... 0.3, times this, for both masks
+    lam_area  ours, off: how far a picture's mask has its mean outside 0.05 ... 0.3, times this, for both masks. The
+              bounds are made for emblems: set it to 0 where objects fill more of their pictures
     lam_sharp ours, off: the mean of 4 m (1 - m) of both masks, times this; 1 where a mask is half open, 0 where sure.
               It grows from 0 over `sharpen` steps: told to be sure too soon, the child's mask closes
     grey      ours, off: P_f has no colour. Where few children share a parent, its colour can stand for theirs, and what

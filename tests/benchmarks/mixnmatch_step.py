@@ -97,7 +97,7 @@ def plain(s, spec, batches):
         return torch.optim.Adam([p for net in networks for p in net.parameters()], lr=lr, betas=(0.5, 0.999))
 
     opt_G, opt_E = adam(s.lr, G, D_p, D_c.head), adam(s.lr_E, E)
-    opt_b, opt_c, opt_D = adam(s.lr_D, D_b), adam(s.lr_D, D_c.trunk, D_c.real), adam(s.lr_D, D)
+    opt_b, opt_c, opt_D = adam(s.lr_D, D_b), adam(s.lr_D, D_c.trunk, D_c.real), adam(s.lr_pair, D)
 
     def update(loss, *optimizers):
         for opt in optimizers:

@@ -211,6 +211,7 @@ def pixels(image) -> np.ndarray:
     # picture has no size although decode() was through. Both pass, and nothing can come between the test and the copy.
     url = image.evaluate("""async img => {
         const canvas = document.createElement('canvas');
+        let why = 'it has no size';
         for (let tries = 0; tries < 50; tries++) {
             try {
                 await img.decode();
@@ -219,10 +220,10 @@ def pixels(image) -> np.ndarray:
                     canvas.getContext('2d').drawImage(img, 0, 0);
                     return canvas.toDataURL('image/png');
                 }
-            } catch { }
+            } catch (error) { why = error; }
             await new Promise(later => setTimeout(later, 100));
         }
-        throw new Error('no picture within 5 s');
+        throw new Error('no picture within 5 s: ' + why);
     }""")
     return unpack(base64.b64decode(url.partition(",")[2]))
 

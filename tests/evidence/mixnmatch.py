@@ -287,9 +287,10 @@ def write(preset: str, part: str, home: Path, out: Path, told: dict) -> list[dic
         if table.empty:
             print("no run is shipped that has gates", flush=True)
             return []
-        card |= {"runs": sorted(set(table["run"])), "met": int(table["met"].sum()), "of": len(table)}
+        asked, preset = "", ", ".join(sorted({runs.read_card(folder)["preset"] for folder in shipped_runs()}))
+        card |= {"preset": preset, "runs": sorted(set(table["run"])), "met": int(table["met"].sum()), "of": len(table)}
     else:
-        table, missing = gather(preset, home, part)
+        asked, (table, missing) = f" --preset {preset}", gather(preset, home, part)
         wanted = plan.trials(preset, [part])
         card |= {
             "data": {"name": plan.DATA, **plan.DATA_OPTIONS}, "missing": missing,
@@ -306,7 +307,7 @@ def write(preset: str, part: str, home: Path, out: Path, told: dict) -> list[dic
     card |= {
         "versions": workbench.versions(),
         "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB",
-        "command": f"python tests/evidence/mixnmatch.py --preset {preset} --only {part}",
+        "command": f"python tests/evidence/mixnmatch.py{asked} --only {part}",
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)

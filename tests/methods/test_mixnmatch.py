@@ -11,6 +11,7 @@ from methods.test_finegan import batch, bce, descent, down, fit, plain_D_b, plai
 from test_toys import like_a_capture
 from torch import nn
 
+from disentkit import data as datasets
 from disentkit import models
 from disentkit.errors import UserError
 from disentkit.methods import finegan, mixnmatch
@@ -456,12 +457,24 @@ def test_settings_that_cannot_be_are_refused(settings, message):
         build(**settings)
 
 
+def test_every_player_has_its_step_size():
+    learner = build(lr=1e-3, lr_D=2e-3, lr_E=3e-3, lr_pair=4e-3)
+    rates = {name: float(o.param_groups[0]["lr"]) for name, o in learner.optimizers().items()}
+    assert rates == pytest.approx({"D_b": 2e-3, "D_c": 2e-3, "G": 1e-3, "E": 3e-3, "critics": 4e-3})
+
+
+def test_presets_have_as_many_codes_as_the_data():
+    for preset, options in (("quick", {"few": True}), ("course", {})):
+        s, space = MixNMatch.PRESETS[preset, "emblems"], datasets.load("emblems", **options).space
+        assert (s.parents, s.children) == (len(space["shape"]), len(space["texture"]))
+
+
 def test_settings_of_the_released_code():
     paper = MixNMatch.PRESETS["paper", "boxed"]
     assert (paper.z, paper.parents, paper.children, paper.nets, paper.batch) == (100, 20, 200, "mixnmatch", 12)
     assert (paper.pair, paper.lam_gp, paper.lam_pred, paper.critics, paper.pred) == ("wgan-gp", 10, 1, "four", "free")
     assert (paper.lam_b, paper.lam_aux, paper.lam_area, paper.lam_rec, paper.boxes) == (10, 1, 0, 0, True)
     assert (paper.lam_sharp, paper.grey, paper.cosine) == (0, False, False)
-    assert (paper.lr, paper.lr_D, paper.lr_E, paper.ema) == (2e-4, 2e-4, 2e-4, 0.999)
+    assert (paper.lr, paper.lr_D, paper.lr_E, paper.lr_pair, paper.ema) == (2e-4, 2e-4, 2e-4, 2e-4, 0.999)
     assert mixnmatch.WEIGHTS == {"z": 5, "b": 5, "p": 10, "c": 10} and mixnmatch.BOUND == 4
     assert {o.param_groups[0]["betas"] for o in build().optimizers().values()} == {(0.5, 0.999)}
