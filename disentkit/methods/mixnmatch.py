@@ -70,8 +70,8 @@ class Settings(finegan.Settings):
     lam_rec: float = 0.0
 
 
-# QUICK's critics stay behind: they rate drawn pairs above true ones (gap_critics below 0). In minutes faster ones did no
-# better (few=True, seed 0, lr_pair=2.5e-3); in longer trainings masks dissolved without them, hence COURSE.
+# QUICK's critics stay behind: they rate drawn pairs above true ones (gap_critics below 0). In minutes faster ones
+# did no better (few=True, seed 0, lr_pair=2.5e-3); in longer trainings masks dissolved without them, hence COURSE.
 QUICK = Settings(**asdict(replace(finegan.QUICK, steps=650)), lr_E=1e-3, lr_pair=5e-4)
 COURSE = Settings(**asdict(replace(finegan.COURSE, steps=5_000)), lr_E=4e-4, lr_pair=1e-3)
 PAPER = Settings(z=100, parents=20, children=200, nets="mixnmatch", batch=12, steps=589_000, size=128)
