@@ -362,6 +362,12 @@ def test_the_scores_on_shipped_cards_are_measured_again(monkeypatch):
             for name, stored in card["directions"].items():
                 assert again[name]["spearman"] == pytest.approx(stored["spearman"], abs=0.02), (folder.name, name)
             continue
+        if "gates" in card:  # mixing: the same pictures, read by the same judge and segmenter
+            again = scores.measure_mixing(run.model, run.data())["gates"]
+            assert list(again) == list(card["gates"]), folder.name
+            for gate, stored in card["gates"].items():
+                assert again[gate]["measured"] == pytest.approx(stored["measured"], abs=0.02), (folder.name, gate)
+            continue
         if not models.can_encode(run.model):  # a generator has no scores of its own
             assert card == {}
             continue
